@@ -311,7 +311,7 @@ def others() -> None:
     add("one-cycle", case, **{who: ", ".join(f"{rate:.2g}" for rate in found) for who, found in three.items()})
     rates = fastai.layers.even_mults(1e-5, 1e-3, 3)
     parts = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1))
-    mine = handful.optim.groups.by_depth(parts, 1e-3, 0.1).values()
+    mine = handful.optim.parts.by_depth(parts, 1e-3, 0.1).values()
     case = "rates of three parts, slice(1e-5, 1e-3) or by_depth(model, 1e-3, 0.1)"
     add("rates by depth", case, fastai=", ".join(f"{rate:.0e}" for rate in rates),
         handful=", ".join(f"{rate:.0e}" for rate in mine))  # fmt: skip

@@ -395,6 +395,13 @@ def umask():
         (["train", "wine", "--config", "."], ". cannot be read: it is a folder, a pipe, a device or the like"),
         (["watch", "RUN", "--serve", "--port", "70000"], "port 70000 cannot be had (ports are 0 to 65535)"),
         (["inspect", "wine", "--verify"], "wine has no manifest.json, so it is not a store"),
+        (["tune", "wine", "--ranks", "0", "--link", "1e-5,1e10"], "--ranks must be a positive integer, not 0.0"),
+        (["tune", "wine", "--ranks", "2.5", "--link", "1e-5,1e10"], "--ranks must be a positive integer, not 2.5"),
+        (["tune", "wine", "--ranks", "2", "--link", "0,0"], "the speed of a link must be a number above 0, not 0.0"),
+        (["tune", "wine", "--ranks", "2", "--link", "-1,5"], "the delay of a link must be a number of at least 0"),
+        (["train", "wine", "--optimizer", "adam(lr="], "the optimizer 'adam(lr=' cannot be read"),
+        (["train", "wine", "--bad-rows", "-1"], "--bad-rows, if not 'stop' or 'skip', must be at least 0, not -1"),
+        (["prepare", "wine", "store", "--shards", "0"], "--shards must be at least 1, not 0"),
         (["train", "wine", "--out", "RUN"], " or --resume; choose another folder; or replace it by --overwrite\n"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -404,6 +411,42 @@ def test_what_is_wrong_is_said_in_the_words_of_the_command(command, trained, arg
     assert (status, err.count("\n")) == (2, 1)
     assert err.startswith("handful: ")
     assert said in err
+
+
+def test_help_lists_the_commands_in_the_order_in_which_one_needs_them(command):
+    names = [line.split()[0] for line in command("--help")[1].partition("Commands:")[2].splitlines() if line[2:3] > " "]
+    assert names[:3] == ["train", "profile", "compare"]
+    assert names[-1] == "doctor"
+    assert " RUN" in command("resume", "--help")[1].replace("{RUN}", " RUN")  # as the other texts of help call it
+    assert "--collate" not in command("train", "--help")[1]  # which takes a function
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict", "RUN", "table.csv", "--out", "table.csv"], "table.csv is read here, and would be replaced"),
+        (["evaluate", "RUN", "digits", "--out", "table.csv"], "table.csv is there already and is no page"),
+        (["report", "RUN", "--out", "table.csv"], "table.csv is there already and is no page"),
+        (["export", "RUN", "RUN/model.safetensors"], "model.safetensors is what the run keeps its weights in"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_nothing_is_written_over_what_is_read(command, trained, monkeypatch, tmp_path, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    Path("table.csv").write_text("a,b\n1,2\n")
+    weights = (trained[0] / "model.safetensors").read_bytes()
+    status, _, err = command(*(a.replace("RUN", str(trained[0])) for a in arguments))
+    assert (status, err.count("\n")) == (2, 1)
+    assert said in err
+    assert Path("table.csv").read_text() == "a,b\n1,2\n"
+    assert (trained[0] / "model.safetensors").read_bytes() == weights
+
+
+def test_a_comparison_that_cannot_begin_leaves_no_folder(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for wrong in (["--batches", "x"], ["--lrs", "0"]):
+        assert command("compare", "iris", *wrong)[0] == 2
+    assert list(Path("runs").glob("*")) == []
 
 
 def test_a_mistake_is_one_sentence_and_status_2(command, trained):

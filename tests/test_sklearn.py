@@ -218,6 +218,22 @@ def test_mistakes_are_said():
     for y in (mixed, mixed["kind"]):
         with pytest.raises(HandfulError, match=r"y holds words .* MiniBatchClassifier learns classes"):
             MiniBatchRegressor("linear", **QUICK).fit(X, y)
+    names = np.where(Y == 0, None, "b")
+    for y in (
+        names,
+        names.tolist(),
+        pd.Series(names),
+        pd.Series(Y).where(Y > 0),
+        np.where(Y == 0, pd.NA, Y.astype(object)),
+    ):
+        with pytest.raises(HandfulError, match="y lacks values"):
+            MiniBatchClassifier("linear", **QUICK).fit(X, y)
+    fitted = MiniBatchClassifier("linear", **QUICK).fit(mixed, Y)
+    for rows in (mixed.to_dict("list"), mixed.to_numpy(), ["a"], None):
+        with pytest.raises(HandfulError, match="X must be a DataFrame with the fitted columns, kind, size, not "):
+            fitted.predict(rows)
+    with pytest.raises(HandfulError, match="valid of an estimator is how many of its rows are held out"):
+        MiniBatchClassifier("linear", **QUICK | {"valid": (X, Y)}).fit(X, Y)
     with pytest.raises(HandfulError, match="no option 'bach'"):
         MiniBatchClassifier("linear", options={"bach": 3}, **QUICK).fit(X, Y)
     with pytest.raises(ValueError, match="NaN"):

@@ -32,8 +32,8 @@ from handful.training import loop
 from handful.training.loop import StepByStep
 from handful.training.objective import Objective
 from handful.training.process import checkpoint
-from handful.training.process.agreement import same_start
 from handful.training.process.device import choose_device, using_threads
+from handful.training.process.exchange import same_start
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
 from handful.training.process.messages import PeerLost
 from handful.training.process.parallel import Ranks, joined, restarted

@@ -277,6 +277,8 @@ def test_the_page_and_the_folder(comparison, tmp_path):
     first = comparison.table[0]
     short = replace(comparison, table=[first | {"examples": 30}, *comparison.table[1:]])
     assert "had the same time: in it they saw different numbers of examples" in str(compare_page(short).html())
+    assert "each with the learning rate that suited it best" in html
+    assert "of which none was tried" in str(compare_page(replace(comparison, tried={})).html())
     assert "length: time ran out before all had seen as many examples (" in str(short)
     saved = json.loads((page.parent / "comparison.json").read_text())
     assert saved["table"] == comparison.table
@@ -321,6 +323,15 @@ def test_a_winner_is_only_named_when_every_seed_agrees():
     assert " to " not in single.answer.partition("took")[2]  # one run has no range
     assert separated(clear[0], clear[1], "target_seconds")
     assert not separated(clear[1], clear[0], "target_seconds")
+
+
+def test_those_that_missed_the_target_had_as_many_examples_or_as_much_time():
+    target, first = TargetScore("valid_loss", 0.3, "given"), planted("8 rows", [1.0, 1.1, 1.2]) | {"examples": 600}
+    other = planted("1 row", [2.0, 2.2, 2.4]) | {"reached": 0}
+    said = first_to_target([first, other | {"examples": 590}], target).answer
+    assert "In as many examples 1 row per step did not get there." in said
+    said = first_to_target([first, other | {"examples": 86}], target).answer
+    assert "In the same time 1 row per step did not get there." in said
 
 
 def trial_of(values, name="valid_loss"):

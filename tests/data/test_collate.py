@@ -121,6 +121,28 @@ def test_collate_of_rows_that_are_not_a_dataset():
     assert all(torch.is_tensor(row[0]) and len(row) == 2 for row in seen[0])
 
 
+class Graph:
+    """A sample that only its own library knows, as torch_geometric.data.Data."""
+
+    def __init__(self, ids, label):
+        self.ids, self.label = ids, label
+
+
+def test_a_list_of_objects_is_put_together_by_the_function_that_knows_them():
+    def put(graphs):
+        x = torch.stack([torch.bincount(g.ids, minlength=20).float() for g in graphs])
+        return x, torch.tensor([g.label for g in graphs])
+
+    graphs = [Graph(ids, int(label)) for ids, label in zip(ROWS, LABELS)]
+    one, other = made(lambda: nn.Linear(20, 3)), made(lambda: nn.Linear(20, 3))
+    run = handful.fit(one, graphs, collate=put, valid=None, **FIT)
+    handful.fit(other, put(graphs), valid=None, **FIT)
+    assert torch.equal(one.weight, other.weight)
+    assert run.predict(graphs[:5]).tolist() == one(put(graphs[:5])[0]).argmax(1).tolist()
+    with pytest.raises(HandfulError, match=r"'x' is a list of Graph, .*, or collate="):
+        handful.fit(one, graphs, **FIT)
+
+
 class Graphs(nn.Module):
     def __init__(self):
         super().__init__()

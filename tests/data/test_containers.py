@@ -130,6 +130,24 @@ class Sums(torch.nn.Linear):
         return super().forward(torch.cat([a[:, None], b], 1))
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_rows_of_different_lengths():
+    rows = [torch.arange(6.0).reshape(2, 3), torch.ones(1, 3), torch.zeros(4, 3)]
+    for layout in (torch.jagged, torch.strided):
+        source = handful.open((torch.nested.nested_tensor(rows, layout=layout), [0, 1, 0]))
+        found = source.take([2, 0]).columns["x"]
+        assert found.offsets.tolist() == [0, 4, 6]
+        assert found.values.tolist() == [*rows[2].tolist(), *rows[0].tolist()]
+
+
+def test_where_a_sample_lies_is_no_input():
+    rows = [{"__key__": f"s{k}", "__url__": f"{k % 2}.tar", "__local_path__": f"/a/{k % 2}.tar", "a": k / 7, "y": k % 2}
+            for k in range(20)]  # as webdataset gives them  # fmt: skip
+    source = handful.open(rows, target="y")
+    assert set(source.columns) == {"a", "y"}
+    assert "__url__ and __local_path__ say where a row lies, not what it is: left out." in source.notes
+
+
 def test_samples_of_several_inputs_beside_the_target():
     """From a Dataset, an iterator, a list and a DataLoader: the same weights as from columns."""
     samples = [(({"a": x["a"], "b": np.float32(x["b"])}), y) for x, y in map(Named().__getitem__, range(12))]

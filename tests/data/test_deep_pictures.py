@@ -36,9 +36,10 @@ def tiff(pixels, order="<"):
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
     bits, form = 8 * pixels.dtype.itemsize, "uif".index(pixels.dtype.kind) + 1
-    colours = 2 if channels == 3 else 1
+    colours, beside = (2, channels - 3) if channels >= 3 else (1, channels - 1)
     tags = [(256, [width]), (257, [height]), (258, [bits] * channels), (259, [1]), (262, [colours]), (273, [0])]
-    tags += [(277, [channels]), (278, [height]), (279, [len(data)]), (339, [form] * channels)]
+    tags += [(277, [channels]), (278, [height]), (279, [len(data)])]
+    tags += [(338, [0] * beside)] * (beside > 0) + [(339, [form] * channels)]
     beside, more = 8 + 2 + 12 * len(tags) + 4, b""
     start = beside + sum(2 * len(values) for _, values in tags if len(values) > 2)
     entries = b""
@@ -77,8 +78,9 @@ SIXTEEN = RNG.integers(0, 65536, (5, 7, 3), dtype=np.uint16)
         (RNG.integers(-(2**31), 2**31 - 1, (5, 7), dtype=np.int32), tiff),
         (RNG.integers(0, 2**31 - 1, (5, 7), dtype=np.uint32), tiff),
         (RNG.normal(size=(5, 7)).astype(np.float32), tiff),
+        (RNG.integers(-128, 128, (5, 7), dtype=np.int8), tiff),
     ],
-    ids=["png 12", "png rgb", "tiff", "TIFF", "tiff rgb", "TIFF rgb", "signed", "SIGNED", "i32", "u32", "floats"],
+    ids=["png 12", "png rgb", "tiff", "TIFF", "tiff rgb", "TIFF rgb", "signed", "SIGNED", "i32", "u32", "floats", "i8"],
 )
 def test_every_bit_is_kept(pixels, how, memory):
     source = handful.open(table([how(pixels)] * 3), memory=memory)
@@ -232,3 +234,15 @@ def test_the_first_of_several_pages_or_frames_is_not_taken_without_a_word(tmp_pa
     assert f"2 images of 'image' {said}." in source.notes
     assert any(said in note for note in handful.open(table([several]), columns=plain.columns, memory=memory).notes)
     assert any(said in note for note in handful.prepare(table([one, several]), tmp_path / "s").notes)
+
+
+@pytest.mark.parametrize("memory", [None, 0])
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_channels_beside_the_colours_are_not_left_out_without_a_word(channels, memory):
+    pixels = RNG.integers(0, 256, (5, 7, channels), dtype=np.uint8)
+    source = handful.open(table([tiff(pixels)] * 3), memory=memory)
+    kept = 1 if channels == 2 else 3
+    np.testing.assert_array_equal(pixels_of(source)[2], pixels[:, :, :kept].transpose(2, 0, 1))
+    assert any("have more channels than colours: the others are left out" in note for note in source.notes)
+    plain = handful.open(table([tiff(pixels[:, :, :kept].squeeze())] * 3), memory=memory)
+    assert not any("channels" in note for note in plain.notes)

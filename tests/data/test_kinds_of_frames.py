@@ -1,5 +1,6 @@
 """The column types of pandas, polars and Arrow: each is read, in a frame, a file and alone."""
 
+import dataclasses
 import datetime
 import decimal
 import re
@@ -12,9 +13,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import handful
+from handful.base.errors import HandfulError
 
 ROWS = 40
 Y = [k % 2 for k in range(ROWS)]
@@ -128,6 +131,110 @@ def test_texts_and_numbers_side_by_side_are_what_a_file_of_them_is(tmp_path):
     assert few.columns["m"].kind == "number"
     assert few.take(range(70)).tensor("m").isnan().nonzero().flatten().tolist() == [7, 9]
     assert handful.open(frame.assign(m=ids), target="y").columns["m"].classes == tuple(map(str, ids[:3]))
+
+
+NUMBERED = [1, "2", 3.5, " 4 ", None, "1e3", np.int64(7), 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pd.DataFrame,
+        dict,
+        lambda d: [dict(zip(d, row)) for row in zip(*d.values())],
+        lambda d: {k: pd.Series(v) for k, v in d.items()},
+    ],
+)
+def test_numbers_of_which_some_came_as_text_are_numbers(made):
+    """As a spreadsheet has them where someone typed a mark in front: one made the column a category."""
+    y = [0, 1] * 20
+    source = handful.open(made({"a": NUMBERED * 4, "y": y}), target="y")
+    expected = [1.0, 2.0, 3.5, 4.0, np.nan, 1000.0, 7.0, 1.0, 1.0, 1.0]
+    np.testing.assert_array_equal(source.take(range(10)).tensor("a").numpy(), expected)
+    codes = handful.open(made({"a": [1, "02", 3, "4"] * 10, "y": y}), target="y")
+    assert codes.columns["a"].classes == ("02", "1", "3", "4")
+    days = made({"a": [datetime.date(2020, 1, 1 + k % 28) if k % 10 else "2020-02-01" for k in range(40)], "y": y})
+    assert handful.open(days, target="y").take([0, 1]).tensor("a").tolist() == [1580515200.0, 1577923200.0]
+
+
+def test_categories_of_several_types_are_named_as_a_file_of_them_would():
+    """As pandas reads a file of Stata's in which some values have labels, and others have none (it was refused)."""
+    values = [["low", 9.0, "high", "low"][k % 4] for k in range(40)]
+    frame = pd.DataFrame({"a": pd.Categorical(values), "y": [0, 1] * 20})
+    source = handful.open(frame, target="y")
+    assert source.columns["a"].classes == ("9.0", "high", "low")
+    assert source.take(range(4)).tensor("a").tolist() == [2, 0, 1, 2]
+    coded = frame.assign(a=pd.Categorical([["refused", 31, 42, 53][k % 4] if k < 4 else k for k in range(40)]))
+    assert handful.open(coded, target="y").take([0, 1, 39]).tensor("a").isnan().tolist() == [True, False, False]
+
+
+TOLD = [b"no", "\u00e9t\u00e9".encode(), b"", b"no"] * 10
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda v: {"a": v},
+        lambda v: {"a": np.array(v)},
+        lambda v: {"a": np.array(v, dtype=object)},
+        lambda v: pd.DataFrame({"a": v}),
+        lambda v: pl.DataFrame({"a": v}),
+        lambda v: pa.table({"a": pa.array(v, pa.binary())}),
+        lambda v: pa.table({"a": pa.array([one.ljust(6, b"\0") for one in v], pa.binary(6))}),
+        lambda v: np.array([(one,) for one in v], dtype=[("a", "S8")]),
+        lambda v: (np.save("t.npy", np.array([(one,) for one in v], dtype=[("a", "S8")])), "t.npy")[1],
+    ],
+)
+def test_bytes_that_are_text_are_text(made, tmp_path, monkeypatch):
+    """As HDF5, SAS and ARFF files, Spark's Parquet and NumPy's S arrays have it: they were left out, as no pictures."""
+    monkeypatch.chdir(tmp_path)
+    source = handful.open(made(TOLD))
+    assert source.columns["a"].classes == ("no", "\u00e9t\u00e9")
+    assert source.take(range(4)).tensor("a").tolist() == [0, 1, -1, 0]
+    frame = pd.DataFrame({"b": np.arange(40.0), "a": [b"yes", b"no"] * 20})
+    assert handful.open(frame, target="a").columns["a"].classes == ("no", "yes")
+    pq.write_table(pa.Table.from_pandas(frame), tmp_path / "t.parquet")
+    store = handful.prepare(tmp_path / "t.parquet", tmp_path / "store")
+    assert store.columns["a"].classes == ("no", "yes")
+
+
+@pytest.mark.parametrize("odd", [b"\xff\xfe", b"a\x01b", bytes(range(16))])
+def test_bytes_that_are_no_text_are_left_out_and_said(odd):
+    source = handful.open({"a": [b"one", odd] * 5, "b": [1.0, 2.0] * 5})
+    assert list(source.columns) == ["b"]
+    assert any("'a' was left out: its bytes are neither text in UTF-8 nor" in note for note in source.notes)
+    with pytest.raises(HandfulError, match="neither text in UTF-8"):
+        handful.open({"a": [b"one", odd] * 5, "b": [1.0, 2.0] * 5}, target="a")
+
+
+class Variable:
+    """As netCDF4's: what is masked in `variable[...]` is a number in `numpy.asarray(variable)`."""
+
+    values = np.ma.masked_equal(np.array([1.0, -999.0, 3.0]), -999.0)
+    set_auto_mask = True
+
+    def __getitem__(self, place):
+        return self.values[place]
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values.data
+
+
+@dataclasses.dataclass
+class Chunked:
+    """As zarr's arrays, which are dataclasses."""
+
+    values: np.ndarray
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+def test_arrays_of_other_libraries_are_what_these_read():
+    found = handful.open({"a": Variable(), "y": [0, 1, 0]}).take(range(3)).tensor("a")
+    np.testing.assert_array_equal(found.numpy(), [1.0, np.nan, 3.0])
+    pair = handful.open((Chunked(np.arange(6.0).reshape(3, 2)), Chunked(np.array([0, 1, 0]))))
+    assert pair.take([2]).tensor("x").tolist() == [[4.0, 5.0]]
 
 
 def test_a_column_may_have_the_name_of_anything_that_a_container_is_told_by():

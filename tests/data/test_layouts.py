@@ -115,11 +115,11 @@ class Book:
 def test_a_sheet_is_read_as_the_file_of_it(head, tmp_path, monkeypatch):
     lines, _ = HEADS[head]
     day = [dt.datetime(2020, 1, 1) + dt.timedelta(k) for k in range(40)]
-    rows = [(*row, f"{k % 9:03d}", day[k]) for k, row in enumerate(ROWS)]
-    more, named = [["", ""] for _ in lines], 0 if "unit" in head or "types" in head else len(lines) - 1
-    more[named] = ["code", "day"]
+    rows = [(*row, f"{k % 9:03d}", day[k], k % 3 == 0) for k, row in enumerate(ROWS)]
+    more, named = [["", "", ""] for _ in lines], 0 if "unit" in head or "types" in head else len(lines) - 1
+    more[named] = ["code", "day", "flag"]
     if "types" in head:
-        more[1] = ["str", "date"]
+        more[1] = ["str", "date", "bool"]
     wide = [[*line, *two] for line, two in zip(lines, more, strict=True)]
     monkeypatch.setattr(pd, "ExcelFile", Book)
     monkeypatch.setattr(Book, "cells", [*wide, *rows])
@@ -129,6 +129,7 @@ def test_a_sheet_is_read_as_the_file_of_it(head, tmp_path, monkeypatch):
     assert list(sheet.columns) == list(file.columns)
     for name in file.columns:
         assert sheet.columns[name].classes == file.columns[name].classes
+        assert sheet.columns[name].dtype == file.columns[name].dtype
         assert torch.equal(sheet.take(range(40))[name], file.take(range(40))[name])
     assert "the sheet 'one' is read, and no other: other." in sheet.notes
 

@@ -210,8 +210,8 @@ def write_wave(path: Path, samples: Any, rate: int = 8000) -> Path:
     return path
 
 
-def sounds(source: Source) -> list[Any]:
-    value = source.take(range(len(source)))["audio"]
+def sounds(source: Source, key: str = "audio") -> list[Any]:
+    value = source.take(range(len(source)))[key]
     assert isinstance(value, Ragged)
     ends = value.offsets.tolist()
     return [value.values[a:b].numpy() for a, b in itertools.pairwise(ends)]
@@ -262,6 +262,16 @@ def test_formats_of_sound_are_known_by_their_endings_and_by_their_first_bytes(
     high, low = sounds(of_folder)
     for found, samples in ((low, tone), (high, -tone)):
         assert np.corrcoef(found[:7000], samples[:7000])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(("form", "subtype"), [("WAV", "GSM610"), ("WAV", "G721_32"), ("RF64", "PCM_24")])
+def test_sounds_that_have_to_be_read_from_their_start_on(form: str, subtype: str, tmp_path: Path) -> None:
+    """Such as telephones write: soundfile cannot go to and fro in them, which was an error of its own."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.sin(np.arange(8000) * 0.1) * 0.5, 8000, format=form, subtype=subtype)
+    expected = soundfile.read(path, dtype="float32")[0]
+    source = open_source(pa.table({"sound": [path.read_bytes()] * 2, "y": [0, 1]}))
+    np.testing.assert_array_equal(sounds(source, "sound")[1], expected)
 
 
 def test_sounds_in_a_table(tmp_path: Path) -> None:

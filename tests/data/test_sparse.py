@@ -76,6 +76,9 @@ def test_files_keep_it_sparse(tmp_path):
         source = handful.open(tmp_path / name)
         assert source.columns["x"].type == "sparse"
         np.testing.assert_allclose(source.take(range(200)).tensor("x").numpy(), WIDE.toarray())
+    sp.save_npz(tmp_path / "c.npz", WIDE.tocoo())
+    with pytest.raises(HandfulError, match=r"of the form 'coo': write it with \.tocsr"):
+        handful.open(tmp_path / "c.npz")
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")

@@ -168,3 +168,46 @@ def test_annotations_choose():
 def test_the_same_name_twice():
     names = [m.name for m in as_metrics([lambda o, t: 1.0, lambda o, t: 2.0, "accuracy"])]
     assert names == ["metric", "metric_2", "accuracy"]
+
+
+SHARES = np.stack([Y * 0.8 + 0.1, 0.9 - Y * 0.8], 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("target", "metric", "way"),
+    [
+        (Z, "accuracy", "Known: mae, mse, r2, rmse"),  # it was 100%: the share of targets and outputs above 0
+        (Z, "f1", "Known: mae, mse, r2, rmse"),
+        (Y, "mae", "Known: accuracy, auroc"),
+        (Y, "label_accuracy", "Did you mean"),
+        (np.stack([Y, 1 - Y, Y * 0 + 1], 1), "accuracy", "Did you mean 'label_accuracy'"),  # of the largest label
+        (np.stack([Y, 1 - Y, Y * 0 + 1], 1), "r2", "Known: auroc"),  # of logits
+        (SHARES, "f1", "Known: accuracy"),
+    ],
+)
+def test_a_name_that_does_not_fit_the_target_is_refused(target, metric, way):
+    with pytest.raises(HandfulError, match=rf"the metric '{metric}' does not fit this target\. {way}"):
+        handful.fit("linear", (X, target), metrics=metric, **QUICK)
+    run = handful.fit("linear", (X, target), **QUICK)
+    with pytest.raises(HandfulError, match=rf"the metric '{metric}' does not fit this target\. {way}"):
+        run.evaluate((X, target), metrics=metric)
+
+
+@pytest.mark.parametrize(("target", "function"), [(Z, sk.accuracy_score), (Y, sk.mean_absolute_error)])
+def test_a_function_of_scikit_learn_that_does_not_fit_the_target_is_refused(target, function):
+    with pytest.raises(HandfulError, match=f"the metric {function.__name__} fails on outputs and targets"):
+        handful.fit("linear", (X, target), metrics=function, **QUICK)
+
+
+def test_the_wrong_way_for_a_score_that_is_known_is_refused():
+    for metric, better in (("mae", "higher"), ("r2", "lower")):
+        with pytest.raises(HandfulError, match=f"better='{better}' would keep the worst weights by valid_{metric}"):
+            handful.fit("linear", (X, Z), metrics=metric, score=f"valid_{metric}", better=better, **QUICK)
+    with pytest.raises(HandfulError, match="better='higher' would keep the worst weights by valid_loss"):
+        handful.fit("linear", (X, Z), better="higher", **QUICK)
+    run = handful.fit("linear", (X, Z), metrics={"gap_r2": error}, score="valid_gap_r2", better="lower", **QUICK)
+    assert run.plan.score == "valid_gap_r2"
+
+
+def error(outputs: np.ndarray, targets: np.ndarray):
+    return float(np.abs(outputs - targets).mean())

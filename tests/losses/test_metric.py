@@ -221,6 +221,8 @@ def test_f1_of_labels_leaves_out_those_that_neither_occur_nor_are_predicted():
     expected = sk.f1_score(target[:, kept] > 0.5, output[:, kept] > 0, average="macro")
     assert evaluate(output, target, "f1", mse(), 3)["f1"] == pytest.approx(expected)
     assert np.isnan(evaluate(output[:, 2:3], target[:, 2:3], "f1", mse())["f1"])
+    expected = sk.f1_score(target[:, 1] > 0.5, output[:, 1] > 0)  # one that is left is no question of two classes
+    assert evaluate(output[:, 1:3], target[:, 1:3], "f1", mse(), 3)["f1"] == pytest.approx(expected)
 
 
 def test_a_metric_that_fails_is_named():
@@ -263,3 +265,53 @@ def test_classes_of_pixels(seed, first, weighted):
     shares = torch.softmax(output.double(), 1).permute(0, 2, 3, 1).numpy()[kept]
     of_each = [sk.roc_auc_score(t == c, shares[:, c], sample_weight=each) for c in range(3)]
     assert scores["auroc"] == pytest.approx(np.mean(of_each))
+
+
+@given(st.integers(0, 2**31), st.booleans(), st.booleans())
+def test_shares_of_right_places(seed, first, weighted):
+    """Accuracy, the k best and perplexity of tokens and pixels, as scikit-learn has them of the places one by one."""
+    rng = np.random.default_rng(seed)
+    output, ids = torch.from_numpy(rng.normal(size=(6, 5, 3, 4))), rng.integers(0, 5, (6, 3, 4))
+    ids[0, 0], ids[0, 1, 0] = -100, 4
+    weight = torch.from_numpy(rng.uniform(0.1, 2, 6)) if weighted else None
+    given_output = output if first else output.permute(0, 2, 3, 1).contiguous()
+    scores = evaluate(given_output, torch.from_numpy(ids), "accuracy, top3, perplexity", nothing, 2, weight)
+    kept = ids != -100
+    each = None if weight is None else np.repeat(weight.numpy(), 12).reshape(ids.shape)[kept]
+    logits = output.permute(0, 2, 3, 1).numpy()[kept]
+    true, shares = ids[kept], torch.softmax(torch.from_numpy(logits).float().double(), 1).numpy()
+    every = {"labels": range(5), "sample_weight": each}
+    assert scores["accuracy"] == pytest.approx(sk.accuracy_score(true, logits.argmax(1), sample_weight=each))
+    assert scores["top3"] == pytest.approx(sk.top_k_accuracy_score(true, logits, k=3, **every))
+    assert scores["perplexity"] == pytest.approx(np.exp(sk.log_loss(true, shares, **every)), rel=1e-5)
+
+
+def nothing(output, target):
+    return output.flatten(1).mean(1) * 0
+
+
+def test_the_best_of_one_logit_are_those_of_two():
+    rng = np.random.default_rng(4)
+    logit, target = torch.from_numpy(rng.normal(size=80)), torch.from_numpy(rng.integers(0, 2, 80))
+    one = evaluate(logit[:, None], target, "perplexity, top3", binary_cross_entropy(), 3)
+    two = evaluate(torch.stack([-logit / 2, logit / 2], 1), target, "perplexity, top3", cross_entropy(), 2)
+    assert one == pytest.approx(two, rel=1e-6)
+
+
+@given(st.integers(0, 2**31), st.booleans(), st.booleans())
+def test_labels_of_pixels(seed, several, weighted):
+    """One yes or no a pixel is one label over all pixels; of several each is one."""
+    rng = np.random.default_rng(seed)
+    output, true = rng.normal(size=(5, 2, 3, 4)), rng.random((5, 2, 3, 4)) < 0.4
+    true[0, :, 0, :2] = True, False
+    weight = torch.from_numpy(rng.uniform(0.1, 2, 5)) if weighted else None
+    if not several:
+        output, true = output[:, 0], true[:, 0]
+    target = torch.from_numpy(true.astype(np.float32))
+    scores = evaluate(torch.from_numpy(output), target, "iou, auroc", mse(), 2, weight)
+    o, t = (np.moveaxis(v.reshape(5, -1, 12), 1, 2).reshape(60, -1) for v in (output, true))
+    each = None if weight is None else np.repeat(weight.numpy(), 12)
+    iou = [sk.jaccard_score(t[:, k], o[:, k] > 0, sample_weight=each) for k in range(t.shape[1])]
+    auroc = [sk.roc_auc_score(t[:, k], o[:, k], sample_weight=each) for k in range(t.shape[1])]
+    assert scores["iou"] == pytest.approx(np.mean(iou))
+    assert scores["auroc"] == pytest.approx(np.mean(auroc))

@@ -138,6 +138,17 @@ def test_a_recipe_that_does_not_fit_is_one_sentence(recipe, words):
         plan(handful.open(reviews(), target="answer"), recipe=recipe)
 
 
+def test_a_class_without_a_held_out_row_is_said():
+    y = np.array(["a", "b", "c"] * 20)
+    x = RNG.normal(size=(60, 4))
+    held = {"x": x[y != "b"], "y": y[y != "b"]}
+    run, _ = plan({"x": x, "y": y}, model="linear", target="y", lr=0.05, valid=held)
+    said = "1 of 3 classes have no held-out row ('b'): no score tells how they fare"
+    assert any(note.startswith(said) for note in run.plan.notes)
+    run, _ = plan({"x": x, "y": y}, model="linear", target="y", lr=0.05)
+    assert not any("no held-out row" in note for note in run.plan.notes)
+
+
 def test_uneven_classes_are_said_with_numbers_and_balanced_accuracy_decides():
     y = np.array(["common"] * 190 + ["rare"] * 10)
     x = RNG.normal(size=(200, 4)) + (y == "rare")[:, None]

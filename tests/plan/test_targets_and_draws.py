@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 import handful
 from handful.base.errors import HandfulError
-from handful.optim.groups import by_depth
+from handful.optim.parts import by_depth
 
 RNG = np.random.default_rng(0)
 N = 90

@@ -19,13 +19,10 @@ from PIL import Image
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Plan
-from handful.report.curves import curves, speed
-from handful.report.document import Page, Section
-from handful.report.figure import figure_lines
-from handful.report.markup import picture_grid, table_html
-from handful.report.page import Judged, headline, main_score, run_page
+from handful.report.document import Page, Section, picture_grid, table_html
+from handful.report.figure import DASHES, PALETTE, Band, Line, Marker, figure_lines, thin
+from handful.report.page import Judged, curves, headline, main_score, run_page, speed
 from handful.report.tables import Grid
-from handful.report.traces import DASHES, PALETTE, Band, Line, Marker, thin
 from handful.report.truth import figure_matrix
 
 EVIL = "<script>alert(1)</script>\"'&</style><!--"
@@ -268,6 +265,22 @@ def test_the_look_that_was_kept_is_marked_in_every_figure():
 def test_a_log_axis_of_little_span_has_the_ticks_that_fit_it(y, own):
     axis = figure_lines("t", "x", "y", [Line("a", [1, 2], y)], log_y=True).spec["layout"]["yaxis"]
     assert ("dtick" not in axis) == own  # of 1, 2 and 5 there may be none between 0.56 and 0.69
+
+
+def test_a_log_axis_of_a_loss_that_runs_away_has_powers_of_ten():
+    def form(y):
+        return figure_lines("t", "x", "y", [Line("a", [1, 2], y)], log_y=True).spec["layout"]["yaxis"]["tickformat"]
+
+    assert form([2.0, 2e6]) == "~s"
+    assert form([2.0, 2e25]) == "~g"  # not 20Y
+
+
+def test_a_smoothed_line_does_not_lag():
+    y = [1.0 / k for k in range(1, 201)]
+    line = curves([{"step": k, "train_loss": v} for k, v in enumerate(y)])[0].spec["data"]
+    smoothed = next(t["y"] for t in line if t.get("name", "").endswith("smoothed"))
+    assert (smoothed[0], smoothed[-1]) == (y[0], y[-1])
+    assert np.abs(np.array(smoothed)[20:] / y[20:] - 1).max() < 0.1  # the mean of those before was twice as high
 
 
 def test_text_of_several_lines_can_have_lines_of_its_own():

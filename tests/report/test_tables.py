@@ -7,8 +7,8 @@ import pytest
 from rich.cells import cell_len
 
 from handful.base.plan import Choice, Plan
+from handful.report.document import choices_html, table_html
 from handful.report.live import Live
-from handful.report.markup import choices_html, table_html
 from handful.report.tables import Grid, print_choices, text_table
 from handful.report.words import say_score
 

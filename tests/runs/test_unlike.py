@@ -44,6 +44,8 @@ def test_what_changed_is_named_and_nothing_else(name, run, capsys):
     assert f"'{name}'" in said[0]
     assert SAID[name] in said[0]
     assert any(f"'{name}'" in note for note in run.evaluation(changed).notes)
+    run.predict(changed)
+    assert [line for line in capsys.readouterr().err.splitlines() if SAID[name] in line] == said
     again = handful.fit("linear", handful.open(rows(), "y"), valid=changed, until="steps(2)", quiet=True)
     assert any(SAID[name] in note for note in again.plan.notes)
 
@@ -51,3 +53,8 @@ def test_what_changed_is_named_and_nothing_else(name, run, capsys):
 def test_like_data_are_not_remarked_on(run, capsys):
     run.evaluate(rows(200, seed=2))
     assert not capsys.readouterr().err
+    run.predict(rows(200, seed=2))
+    run.as_function()({"h": 170.0, "pay": 2000.0, "city": "z", "day": "2019-01-02"})
+    assert not capsys.readouterr().err
+    run.predict({"h": 170.0, "pay": 2000.0, "city": "z", "day": "2019-01-02"})
+    assert "'city' has 1 values not seen before (first 'z')" in capsys.readouterr().err

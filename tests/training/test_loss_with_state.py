@@ -87,10 +87,23 @@ class Counts(nn.Module):
         return self.inner(x) * (1 + 0.001 * self.calls)  # type: ignore[no-any-return]
 
 
-def test_what_a_model_counts_while_it_is_measured_is_what_the_run_took(monkeypatch: pytest.MonkeyPatch) -> None:
+class CountsByItsClass(Counts):
+    """Its first call makes the attribute."""
+
+    calls = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.calls
+
+
+@pytest.mark.parametrize("kind", [Counts, CountsByItsClass])
+def test_what_a_model_counts_while_it_is_measured_is_what_the_run_took(
+    kind: type[Counts], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(build, "decide", partial(decide, share=0.05))  # so much that rates race in a short run
     x, y = X.repeat(10, 1), Y.repeat(10)
-    run = handful.fit(Counts(), (x, y), until="epochs(20)", valid=None, deterministic=True, quiet=True)
+    run = handful.fit(kind(), (x, y), until="epochs(20)", valid=None, deterministic=True, quiet=True)
     assert run.plan.choices["lr"].status == "measured"
     assert (
         run.model.calls == run.history[-1]["step"]

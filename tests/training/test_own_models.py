@@ -795,3 +795,66 @@ def seeded(made: type[nn.Linear]) -> nn.Linear:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return made(5, 2)
+
+
+class Hooked(nn.Module):
+    """A model that puts hooks in place where it is called first, and knows by `known` that they are there."""
+
+    def __init__(self, known: str) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layers = nn.ModuleList([nn.Linear(5, 5), nn.Linear(5, 2)])
+        self.known, self.seen = known, []
+        if known == "named":
+            self.ready = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not getattr(self, "ready", False):
+            keep = lambda module, given, output: self.seen.append(output)
+            handles = [layer.register_forward_hook(keep) for layer in self.layers]
+            handles.append(self.layers[0].weight.register_hook(lambda gradient: 2 * gradient))
+            self.ready = handles if self.known == "by handles" else True
+        self.seen.clear()
+        self.layers[1](self.layers[0](x).tanh())
+        return sum(output.mean(1, keepdim=True) for output in self.seen) * torch.tensor([1.0, -1.0])
+
+
+@pytest.mark.parametrize("known", ["made", "named", "by handles"])
+@pytest.mark.parametrize("batch", [16, "auto"])
+def test_hooks_that_a_first_call_puts_in_place_are_there_once(known: str, batch: int | str) -> None:
+    model, twin = Hooked(known), Hooked(known)
+    own = partial(F.cross_entropy, reduction="none")
+    run = handful.fit(model, (X, Y), loss=own, until="steps(20)", **USUAL | {"batch": batch})
+    assert [len(layer._forward_hooks) for layer in model.layers] == [1, 1]
+    assert len(model.layers[0].weight._backward_hooks or ()) == 1
+    assert run.history[-1]["step"] == 20
+    if batch == 16:
+        by_hand(twin, 20, lambda m, rows: F.cross_entropy(m(X[rows]), Y[rows]))
+        assert same(model, twin)
+
+
+class Forecast(nn.Module):
+    """forward(past_values, future_values) as Hugging Face's models of series: the loss where both are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.line = nn.Linear(5, 2)
+
+    def forward(self, past_values: Tensor, future_values: Tensor | None = None) -> dict[str, Tensor]:
+        made = self.line(past_values)
+        return {"made": made} | ({} if future_values is None else {"loss": F.huber_loss(made, future_values)})
+
+
+def test_the_target_is_the_argument_of_its_columns_name() -> None:
+    model, twin = Forecast(), Forecast()
+    after = torch.stack([Z, Z.square()], 1)
+    data = {"past_values": X.numpy(), "future_values": after.numpy()}
+    run = handful.fit(model, data, target="future_values", loss="model", until="steps(12)", **USUAL)
+    by_hand(twin, 12, lambda m, rows: m(X[rows], after[rows])["loss"])
+    assert same(model, twin)
+    np.testing.assert_allclose(run.predict(data), twin(X)["made"].detach(), rtol=1e-6)
+    with pytest.raises(HandfulError, match=r"has no argument for .after.\. What it takes by name"):
+        handful.fit(model, {"past_values": X, "after": Z}, target="after", loss="model", **USUAL)

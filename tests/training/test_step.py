@@ -19,7 +19,7 @@ from handful.training.special.coupling import mode_coupling
 from handful.training.special.exact import exact_gradient, gradient_that_fits
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import NonFiniteLoss, OutOfMemory, is_out_of_memory
-from handful.training.watch.window import Window
+from handful.training.watch.history import Window
 
 DIGITS = load_digits()
 X = torch.from_numpy(DIGITS.data / 16.0)

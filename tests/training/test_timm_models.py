@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import handful
-from handful.optim.groups import by_depth
+from handful.optim.parts import by_depth
 
 timm = pytest.importorskip("timm")
 N = 24

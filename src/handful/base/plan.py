@@ -50,7 +50,7 @@ class Choice:
 
 
 # Options of `fit` that are for Python.
-IN_PYTHON = {"batch_growth", "step_times", "join", "training_step"}
+IN_PYTHON = {"batch_growth", "step_times", "join", "training_step", "collate"}
 # What may be changed when a run goes on: how it is computed, how large a step is, when something happens.
 COMPUTED = {"micro_batch", "threads", "compile", "graph", "device", "profile", "sharding"}
 CHANGEABLE = COMPUTED | {"until", "lr", "schedule", "batch", "batch_growth", "l1", "clip_norm", "clip_value", "augment",

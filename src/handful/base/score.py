@@ -127,7 +127,10 @@ def improvements(
             top = value if improved else top
             found.append((index, float(row[score]), improved))
     if not found:
-        _refuse_unknown(history, score)
+        kind = score.split("_")[0] + "_" if score.startswith(("train_", "valid_", "test_")) else "valid_"
+        names = {name for row in history for name in row} - _NOT_SCORES
+        if any(name.startswith(kind) for name in names):
+            raise HandfulError(f"the run has no score '{score}'.{did_you_mean(score, names)}")
     return found
 
 
@@ -141,10 +144,3 @@ def best(history: History, score: str, better: Better = "auto") -> tuple[int, fl
     """
     rows = [(index, value) for index, value, improved in improvements(history, score, better) if improved]
     return rows[-1] if rows else None
-
-
-def _refuse_unknown(history: History, score: str) -> None:
-    kind = score.split("_")[0] + "_" if score.startswith(("train_", "valid_", "test_")) else "valid_"
-    names = {name for row in history for name in row} - _NOT_SCORES
-    if any(name.startswith(kind) for name in names):
-        raise HandfulError(f"the run has no score '{score}'.{did_you_mean(score, names)}")

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from handful.base.threads import R, in_order
+from handful.base.machine import R, in_order
 from handful.batches.permutation import RowOrder
 from handful.data.base import Batch, Source
 

@@ -44,10 +44,11 @@ app = typer.Typer(
 Data = Annotated[
     str,
     typer.Argument(
-        help="a file, a folder, or a name: digits, wine, iris, breast_cancer, diabetes; - for standard input"
+        metavar="DATA",
+        help="a file, a folder, or a name: digits, wine, iris, breast_cancer, diabetes; - for standard input",
     ),
 ]
-RunPath = Annotated[Path, typer.Argument(help="a run folder, as `handful train` printed it")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, as `handful train` printed it")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print only the result")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as one JSON value, and nothing else")]
 ConfigFile = Annotated[Path | None, typer.Option(help="a TOML file of options; flags have precedence over it")]

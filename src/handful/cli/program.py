@@ -4,6 +4,7 @@ traceback."""
 import os
 import re
 import sys
+from inspect import Parameter, signature
 from typing import Annotated
 
 import typer
@@ -14,8 +15,12 @@ from handful.cli import data, results, training, watch
 from handful.cli.flags import app
 from handful.plan.config import OPTIONS
 
-OWN = {"budget", "seeds", "seconds", "epochs", "lrs", "reach", "steps"}  # of a command, not of `fit`
-COMMANDS = (training, results, watch, data)  # imported: their commands are known to `app`
+COMMANDS = [module.__name__ for module in (training, results, watch, data)]  # in the order in which help lists them
+app.registered_commands.sort(key=lambda known: COMMANDS.index(known.callback.__module__))
+FLAGS = {  # of all commands
+    p.name for known in app.registered_commands for p in signature(known.callback).parameters.values()  # type: ignore[arg-type]
+    if p.default is not Parameter.empty
+}  # fmt: skip
 USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever this typer has click
 
 
@@ -39,11 +44,14 @@ def in_flags(text: str) -> str:
 
     >>> in_flags("bad_rows must be 'stop' or a number, not -1"), in_flags("no target; name it with target=...")
     ("--bad-rows must be 'stop' or a number, not -1", 'no target; name it with --target ...')
+    >>> in_flags("batch.csv is no run; 'adam(lr=' is cut off"), in_flags("give it a folder with out=")
+    ("batch.csv is no run; 'adam(lr=' is cut off", 'give it a folder with --out')
     """
-    name, rest = text.partition(" ")[::2]
-    text = f"--{name.replace('_', '-')} {rest}" if name in OPTIONS or (name in OWN and rest[:4] == "must") else text
-    named = rf"(?<![\w-])({'|'.join((*OPTIONS, 'out'))})=('[^']*'|\"[^\"]*\"|\.\.\.|[\w.]*\w)"
-    return re.sub(named, lambda found: f"--{found[1].replace('_', '-')} {found[2]}".removesuffix(" True"), text)
+    name, rest = re.match(r"(\w*)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    flag = rest[:1] in (" ", ",", ":") and (name in OPTIONS or (name in FLAGS and rest[:5] == " must"))
+    text = f"--{name.replace('_', '-')}{rest}" if flag else text
+    named = rf"(?<![\w-])(?<!\w\()({'|'.join((*OPTIONS, 'out'))})=('[^']*'|\"[^\"]*\"|\.\.\.|[\w.]*\w|)"
+    return re.sub(named, lambda m: f"--{m[1].replace('_', '-')} {m[2]}".removesuffix(" True").rstrip(), text)
 
 
 def asked_wrongly(problem: Exception) -> str:

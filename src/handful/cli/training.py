@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Unpack
 import typer
 
 from handful.base.errors import HandfulError, shown
+from handful.base.expression import positive_integer
 from handful.base.files import free_folder
 from handful.base.plan import CHANGEABLE, IN_PYTHON
 from handful.cli.flags import Data, RunPath, command, named, rank_0_speaks, with_options
@@ -125,7 +126,7 @@ def tune(
         raise HandfulError(f"--link takes two numbers, as 2e-5,1e10, not {link!r}")
     pair = (between[0], between[1]) if link else None
     with named(data) as where:
-        found = advise(model, where, ranks=map(int, counts), link=pair, **options)
+        found = advise(model, where, ranks=[positive_integer(n, "ranks") for n in counts], link=pair, **options)
     print(found)
     page = found.report(out) if out else None
     if page:

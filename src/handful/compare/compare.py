@@ -4,7 +4,8 @@ import copy
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,11 @@ from handful.base.plan import Choice
 from handful.base.score import direction
 from handful.compare.budget import PAGE, Clock, Counter, Share, share_out
 from handful.compare.experiment import LEAST_SAMPLE, Experiment, Method, Task, costs, methods, run_experiment
-from handful.compare.findings import SEEDS, Results, Row, choose_target, findings, table
+from handful.compare.findings import SEEDS, Results, Row, choose_target, findings, table, with_range
 from handful.compare.gradient_variance import FEWEST, HURRIED, LEAST_ROWS, GradientVariance, gradient_variance
 from handful.compare.page import compare_page
 from handful.compare.paths import SECONDS, loss_surface
-from handful.compare.rates import GRID, TRIES, Rates, most_tries, tune_all
+from handful.compare.rates import GRID, TRIES, Rates, most_tries, tune
 from handful.data.base import Source
 from handful.data.open import open as open_source
 from handful.data.split import split as split_rows
@@ -116,13 +117,14 @@ def compare(
     rule = None if until is None else stop.as_rule(until)
     task = Task(copy.deepcopy(model), rows, held_out, given, seed, epochs, seconds, rule)
     task, usual, found = _prepare(task, optimizer, reach)
-    task, share = _shared_out(task, chosen, lrs, seeds, clock)
-    comparison, limit = _measure(task.limited(share.seconds), chosen, lrs, usual, share, clock, reach, quiet, seeds)
-    comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {file_name(source.name)}"
-    time = _time(budget, limit, share, comparison, most_tries(lrs), seeds, chosen, clock.passed)
-    comparison.choices = _choices(task.limited(limit), lrs, comparison) | found | time
-    if out is not None:
-        comparison.save(out)
+    with nullcontext() if out is None else files.made_for(out):  # made now: what is measured takes minutes
+        task, share = _shared_out(task, chosen, lrs, seeds, clock)
+        comparison, limit = _measure(task.limited(share.seconds), chosen, lrs, usual, share, clock, reach, quiet, seeds)
+        comparison.title = f"{model if isinstance(model, str) else type(model).__name__} on {file_name(source.name)}"
+        time = _time(budget, limit, share, comparison, most_tries(lrs), seeds, chosen, clock.passed)
+        comparison.choices = _choices(task.limited(limit), lrs, comparison) | found | time
+        if out is not None:
+            comparison.save(out)
     return comparison
 
 
@@ -143,7 +145,11 @@ def _measure(
     """All there is to run: the rates of every method, the runs, what their gradients do, and where they went. With the
     limit of time that the runs had."""
     with Counter(len(chosen) * (share.tries + seeds), quiet=quiet) as counter:
-        tuned = tune_all(task, chosen, lrs, usual, task.seed + seeds, share, clock, counter)
+        tuned = {
+            m: tune(task, m, lrs, usual, task.seed + seeds, share.tries,
+                    partial(clock.fits, keep=share.after_rates(k / len(chosen))), counter)
+            for k, m in enumerate(chosen, 1)
+        }  # fmt: skip
         task = task.limited(share.limit(clock.left, len(chosen), clock.slowest))
         runs = _run_all(task, {m: lr for m, (lr, _) in tuned.items()}, seeds, share, clock, counter)
         variance = _variances(task, runs, chosen, share, clock, counter)
@@ -159,27 +165,21 @@ def _measure(
 
 def words(rows: Sequence[Row], score: str, unit: str = "") -> list[dict[str, str]]:
     """The table's main columns as a person would write them; unit: of the task's target."""
-
-    def spread(row: Row, name: str, say: Callable[[object], str]) -> str:
-        if name not in row:
-            return ""
-        low, high = say(row[f"{name}_low"]), say(row[f"{name}_high"])
-        return say(row[name]) if low == high else f"{say(row[name])} ({low} to {high})"
-
     lines = []
     for row in rows:
         line = {"method": str(row["method"]), "batch": f"{row['batch']:,}", "learning rate": say_number(row["lr"], 2)}
-        line |= {"steps": say_count(row["steps"]), "step": spread(row, "step_seconds", say_seconds)}
+        line |= {"steps": say_count(row["steps"]), "step": with_range(row, "step_seconds", say_seconds)}
         line["examples/s"] = say_count(row["examples_per_second"])
         line["memory"] = say_bytes(row["saved_bytes"]) if "saved_bytes" in row else ""
         if "gradient_deviation" in row:
             line["gradient noise"] = f"{row['gradient_deviation']:.3f}"
-        line["to target"] = spread(row, "target_seconds", say_seconds) or f"{row['reached']} of {row['seeds']} seeds"
-        line["training loss"] = spread(row, "train_loss", say_number)
+        reached = f"{row['reached']} of {row['seeds']} seeds"
+        line["to target"] = with_range(row, "target_seconds", say_seconds) if "target_seconds" in row else reached
+        line["training loss"] = with_range(row, "train_loss", say_number)
         for name in dict.fromkeys(["valid_loss", score]):
             if name in row and name.startswith("valid_"):
                 title = "held-out " + name.removeprefix("valid_").replace("_", " ")
-                line[title] = spread(row, name, partial(say_value, name, unit=unit))
+                line[title] = with_range(row, name, partial(say_value, name, unit=unit))
         lines.append(line)
     return lines
 
@@ -279,7 +279,7 @@ def _check(
     model: object, seeds: object, limits: dict[str, object], optimizer: object, reach: object,
     more: dict[str, object], out: str | Path | None,
 ) -> None:  # fmt: skip
-    if out is not None and RunFolder(files.made(out)).holds_run():  # made now: what is measured takes minutes
+    if out is not None and RunFolder(Path(out)).holds_run():
         raise HandfulError(f"{out} holds a run: give the comparison a folder of its own")
     if not isinstance(model, str | nn.Module):
         raise HandfulError(f"model must be an nn.Module or the name of a ready-made one, not {type(model).__name__}")

@@ -55,7 +55,7 @@ class Method:
 def methods(batches: int | str | Sequence[int | str], n: int) -> list[Method]:
     """The methods to compare on n training rows. HandfulError for unknown entries, duplicates and none at all."""
     found: list[Method] = []
-    for entry in [batches] if isinstance(batches, str | int | np.integer) else batches:
+    for entry in [batches] if isinstance(batches, str | int | float | np.number) else batches:
         if choose.grows(entry):
             raise HandfulError(f"compare holds batch sizes against each other; {entry} changes its own: leave it out")
         choice = choose.batch_size(entry, n)

@@ -15,7 +15,7 @@ from handful.base.score import Better, lower_is_better
 from handful.compare.experiment import Experiment, Method
 from handful.compare.gradient_variance import GradientVariance
 from handful.compare.paths import Surface
-from handful.report.words import say_bytes, say_count, say_name, say_number, say_seconds, say_value
+from handful.report.words import say_bytes, say_count, say_name, say_number, say_seconds, say_value, sentence
 
 AXES = {"examples": "position", "steps": "step", "seconds": "seconds"}
 SLACK = 1.1  # of the target over the lowest loss that enough methods reach
@@ -240,7 +240,7 @@ def first_to_target(rows: Sequence[Row], target: TargetScore) -> Finding:
     tail = _missed(rows) + _probed(rows)
     if not tied:
         return Finding(question, f"No method reached {target.words} with every seed.", False)
-    best, times = tied[0], _list(_with_range(r, "target_seconds", say_seconds) for r in tied)
+    best, times = tied[0], _list(with_range(r, "target_seconds", say_seconds) for r in tied)
     if len(tied) + len(others) == 1:
         answer = f"Only {called(best)} reached {target.words}, in {times}.{tail}"
         return Finding(question, answer, number(best, "seeds") >= SEEDS)
@@ -292,7 +292,7 @@ def generalised(rows: Sequence[Row], score: str, better: Better, unit: str = "")
     tied, others = rank(rows, score, lower=lower_is_better(score, better))
 
     def value(row: Row) -> str:
-        return _with_range(row, score, lambda v: say_value(score, v, unit))
+        return with_range(row, score, lambda v: say_value(score, v, unit))
 
     gaps = _list(f"{say_number(r['gap'], 2).replace('-', '−')} for {called(r)}" for r in rows)
     tail = f" Held-out loss minus training loss: {gaps}."
@@ -340,7 +340,11 @@ def _missed(rows: Sequence[Row]) -> str:
     partly = [
         f"{called(r)} with {r['reached']} of {r['seeds']} seeds" for r in rows if r["reached"] not in (0, r["seeds"])
     ]
-    text = f" In as many examples {_list(never)} did not get there." if never else ""
+    text = ""
+    if never:
+        seen = [number(r, "examples") for r in rows]
+        given = "as many examples" if min(seen) >= 0.9 * max(seen) else "the same time"  # which stopped them
+        text = f" In {given} {_list(never)} did not get there."
     return text + (f" Only some seeds of others did: {_list(partly)}." if partly else "")
 
 
@@ -353,15 +357,15 @@ def _times(a: Row, b: Row, name: str) -> str:
     return f"{say_number(number(b, name) / number(a, name), 2)} times" if number(a, name) > 0 else "far"
 
 
-def _with_range(row: Row, name: str, say: Callable[[float], str]) -> str:
+def with_range(row: Row, name: str, say: Callable[[float], str]) -> str:
+    """The median and, where they differ, the lowest and the highest seed."""
     middle, low, high = (say(number(row, key)) for key in (name, f"{name}_low", f"{name}_high"))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def _names(rows: Iterable[Row]) -> str:
     """Methods at the beginning of a sentence."""
-    text = _list(map(called, rows))
-    return text[0].upper() + text[1:]
+    return sentence(_list(map(called, rows)))
 
 
 def _list(items: Iterable[str]) -> str:

@@ -146,14 +146,10 @@ def fit_slope(points: Sequence[Point]) -> tuple[float, float, float]:
     x = np.log([p.batch for p in good])
     y = np.log([p.variance / p.correction for p in good])
     error = np.maximum([p.error / p.variance for p in good], 0.005)  # no point is worth more than half a per cent
-    weight = error**-2.0
-    centre = x - np.average(x, weights=weight)
-    spread = float((weight * centre**2).sum())
-    slope = float((weight * centre * y).sum()) / spread
-    residual = y - np.average(y, weights=weight) - slope * centre
-    freedom = len(good) - 2
-    birge = max(1.0, float((weight * residual**2).sum()) / freedom)
-    half = student(freedom, 0.975) * math.sqrt(birge / spread)
+    line, covariance = np.polyfit(x, y, 1, w=1 / error, cov="unscaled")
+    freedom, slope = len(good) - 2, float(line[0])
+    birge = max(1.0, float((((y - np.polyval(line, x)) / error) ** 2).sum()) / freedom)
+    half = student(freedom, 0.975) * math.sqrt(birge * covariance[0, 0])
     return slope, slope - half, slope + half
 
 

@@ -10,11 +10,9 @@ from handful.compare.experiment import Experiment
 from handful.compare.findings import AXES, Results, Row, called, group, headline, number
 from handful.compare.gradient_variance import GradientVariance, grid
 from handful.compare.paths import Surface
-from handful.report.document import Page, Part, Section
-from handful.report.figure import Figure, figure_lines
-from handful.report.markup import choices_html, fill
+from handful.report.document import Page, Part, Section, choices_html, fill
+from handful.report.figure import Band, Figure, Floats, Line, Marker, add_markers, as_json, figure_lines
 from handful.report.tables import Grid
-from handful.report.traces import Band, Floats, Line, Marker, add_markers, as_json
 from handful.report.truth import SCALE
 from handful.report.words import (
     is_share,
@@ -42,7 +40,7 @@ def compare_page(c: Results) -> Page:
     dial = fill(TEMPLATE, "dial", _dial(c, rows), c.target)
     seen = [number(row, "examples") for row in rows]
     last = max((size for row in rows if (size := number(row, "batch")) < c.rows), default=0)  # it may be over the end
-    about = fill(TEMPLATE, "about_dial", c.rows, max(seen) - min(seen) <= last)
+    about = fill(TEMPLATE, "about_dial", c.rows, max(seen) - min(seen) <= last, bool(c.tried))
     sections = [
         Section("What the batch size changed", [fill(TEMPLATE, "findings", c.findings)]),
         Section("The dial from one row to all of them", [about, dial, *_dial_figures(c)]),

@@ -3,10 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from handful.base.errors import HandfulError
-from handful.compare.budget import Clock, Counter, Share
+from handful.compare.budget import Counter
 from handful.compare.experiment import Method, Task, run_experiment
 from handful.report.words import say_number
 
@@ -26,15 +25,6 @@ def most_tries(lrs: Rates) -> int:
         case str() | int() | float():
             return 0
     return len(lrs)
-
-
-def tune_all(
-    task: Task, chosen: Sequence[Method], lrs: Rates, usual: float, seed: int, share: Share, clock: Clock,
-    counter: Counter,
-) -> dict[Method, Tuned]:  # fmt: skip
-    """The learning rate of every method, each with its part of the time."""
-    by = {m: share.after_rates((k + 1) / len(chosen)) for k, m in enumerate(chosen)}
-    return {m: tune(task, m, lrs, usual, seed, share.tries, partial(clock.fits, keep=by[m]), counter) for m in chosen}
 
 
 def tune(

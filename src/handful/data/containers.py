@@ -1,6 +1,8 @@
 """What other libraries, and Python itself, hold rows in -> what `open` reads: nothing is copied that need not be."""
 
+import datetime
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -28,6 +30,9 @@ _WHOLE = {
     ("tensordict", "TensorDict"): "to_dict",
 }
 _KNOWN = ("pandas", "polars", "pyarrow")  # whose tables are taken as they are
+_NUMBERS = (int, float, np.number)
+_WRITTEN = (*_NUMBERS, datetime.date, datetime.time)  # what a text file would have beside texts
+_PLAIN_NUMBER = re.compile(r"\s*[-+]?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?\s*", re.ASCII).fullmatch
 _CHECKED = 64  # rows after which it is first estimated how much memory all of an iterator would take
 
 
@@ -113,7 +118,7 @@ def _fields_of(row: object) -> Callable[[object], dict[str, object]] | None:
     """How a row with named fields, which is no mapping, becomes one."""
     if isinstance(row, tuple) and hasattr(row, "_asdict"):
         return lambda row: row._asdict()  # type: ignore[attr-defined]
-    if is_dataclass(row) and not isinstance(row, type):
+    if is_dataclass(row) and not isinstance(row, type) and not hasattr(row, "__array__"):  # as zarr's arrays are
         names = [field.name for field in fields(row)]
         return lambda row: {name: getattr(row, name) for name in names}
     if isinstance(row, tuple) and len(row) == 2 and any(isinstance(part, Mapping) for part in row):
@@ -175,8 +180,8 @@ def _plain(values: Collection[object]) -> Collection[object]:
     first = next((value for value in values if value is not None), None)
     change: Callable[[object], object] | None = None
     match first:
-        case str() | int() | float() if any(isinstance(value, str) for value in values):
-            return _as_texts(values)
+        case _ if isinstance(first, (str, *_WRITTEN)) and any(isinstance(value, str) for value in values):
+            return of_one_type(values)
         case str() | bytes() | int() | float():
             return values
         case _ if type(first).__module__ in ("uuid", "ipaddress"):
@@ -190,12 +195,27 @@ def _plain(values: Collection[object]) -> Collection[object]:
     return values if change is None else [change(value) for value in values]
 
 
-def _as_texts(values: Collection[object]) -> Collection[object]:
-    """Numbers among texts written out, as in a text file; other values as they are."""
-    there = [v for v in values if not (v is None or (isinstance(v, float) and v != v) or type(v).__name__ == "NAType")]
-    if all(isinstance(v, str) for v in there) or not all(isinstance(v, str | int | float | np.number) for v in there):
+def of_one_type(values: Collection[object]) -> Collection[object]:
+    """Numbers or dates among texts as a text file has them: numbers where each of the texts is one, else text; other
+    values as they are.
+
+    >>> of_one_type([1, "2", None]), of_one_type([1.5, "k.A.", "007"]), of_one_type(["1", "2"]), of_one_type([True])
+    ([1, 2, None], ['1.5', 'k.A.', '007'], ['1', '2'], [True])
+    """
+    there = [v for v in values if not _lacks(v)]
+    texts = [v for v in there if isinstance(v, str)]
+    others = {type(v) for v in there} - {type(v) for v in texts}
+    if not texts or not others or not all(issubclass(kind, _WRITTEN) for kind in others):
         return values
-    return [str(v) if isinstance(v, str | int | float | np.number) and v == v else None for v in values]
+    read: Callable[[Any], object] = str
+    if bool not in others and all(issubclass(kind, _NUMBERS) for kind in others) and all(map(_PLAIN_NUMBER, texts)):
+        read = lambda v: v if type(v) in others else float(v) if {*v} & {*".eE"} else int(v)  # noqa: E731
+    return [None if _lacks(v) else read(v) for v in values]
+
+
+def _lacks(value: object) -> bool:
+    none = value is None or type(value).__name__ in ("NAType", "NaTType")
+    return none or (isinstance(value, float) and value != value)
 
 
 def _encoded(picture: Any) -> object:
@@ -222,18 +242,24 @@ def unmasked(value: Array) -> Array:
 
 
 def plain_frame(frame: "pandas.DataFrame") -> "pandas.DataFrame":
-    """A frame whose sparse columns are written out, and whose objects are such as `listed` knows."""
-    changed: dict[object, object] = {}
-    for name, column in frame.items():
-        if hasattr(column, "sparse") and hasattr(column.dtype, "fill_value"):
-            changed[name] = column.sparse.to_dense()
-        elif column.dtype == object and (values := column.tolist()) and (new := _plain(values)) is not values:
-            changed[name] = new
+    """A frame of columns as `plain_series` gives them."""
+    changed = {name: new for name, column in frame.items() if (new := plain_series(column)) is not column}
     if changed:
         frame = frame.copy(deep=False)
         for name, values in changed.items():
             frame[name] = values
     return frame
+
+
+def plain_series(column: Any) -> Any:
+    """A column of pandas, written out where it is sparse, its objects, or names of categories of several types, such
+    as `listed` knows; a list where these are others."""
+    if hasattr(column, "sparse") and hasattr(column.dtype, "fill_value"):
+        return column.sparse.to_dense()
+    if "object" not in (str(column.dtype), str(getattr(getattr(column.dtype, "categories", None), "dtype", ""))):
+        return column
+    new = _plain(values := column.tolist())
+    return column if new is values else new
 
 
 def of_json(found: object, where: str) -> tuple[dict[str, list[Any]], str | None]:

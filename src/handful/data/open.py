@@ -150,7 +150,12 @@ def _collated(where: object, o: Options) -> Source:
             return DatasetRows(where, o)
         case _ if is_hugging_face(where):
             return DatasetRows(cast("Dataset[object]", where), o)
-    source = open_as(where, o.target, replace(o.choosing(None), collate=None))
+    try:
+        source = open_as(where, o.target, replace(o.choosing(None), collate=None))
+    except HandfulError:
+        if not isinstance(where, list):
+            raise
+        return DatasetRows(cast("Dataset[object]", where), o)  # of objects that only the function knows, as graphs
     return DatasetRows(RowsOf(source), replace(o, name=source.name))
 
 

@@ -47,6 +47,9 @@ def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | No
     return Arrays(stored, o.target, name=o.name, where=o.where, notes=notes)
 
 
+_OF_SHARDS = ("__url__", "__local_path__", "__index__", "__shard__")  # what webdataset adds to each sample
+
+
 def _of_strings(values: object) -> bool:
     return isinstance(values, list | tuple) and all(type(value) is str for value in values)
 
@@ -54,8 +57,10 @@ def _of_strings(values: object) -> bool:
 def open_rows(rows: Sequence[Mapping[str, object]], o: Options) -> Arrays:
     """Mappings name -> value, one per row; a row without a name that another has lacks that value, which is noted."""
     there = Counter(name for row in rows for name in row)
+    own = [name for name in _OF_SHARDS if there.pop(name, 0)]
     names, n = list(there), len(rows)
-    notes = [f"'{name}' is absent from {n - k:,} of {n:,} rows: missing there." for name, k in there.items() if k < n]
+    notes = [f"{' and '.join(own)} say where a row lies, not what it is: left out."] if own else []
+    notes += [f"'{name}' is absent from {n - k:,} of {n:,} rows: missing there." for name, k in there.items() if k < n]
     columns = {str(name): [row.get(name) for row in rows] for name in names}
     try:
         kinds = {name: TEXT if type(values[0]) is str else None for name, values in columns.items()}

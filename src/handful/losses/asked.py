@@ -89,10 +89,10 @@ def _metric(asked: object, space: int | None, known: Mapping[str, Metric]) -> Me
         case SumMetric() | WholeMetric():
             return asked
         case str():
-            if asked == "word_error_rate":
-                return error_rate(asked, space)
             if asked in known:
-                return known[asked]
+                return error_rate(asked, space) if asked == "word_error_rate" else known[asked]
+            if asked in NAMED:
+                raise HandfulError(f"the metric '{asked}' does not fit this target.{did_you_mean(asked, known)}")
             raise HandfulError(f"there is no metric called '{asked}'.{did_you_mean(asked, known)}")
         case Accumulator():
             higher = getattr(asked, "higher_is_better", None)
@@ -192,13 +192,20 @@ def _accumulated(asked: Accumulator) -> Whole:
     return score
 
 
+def _classes_in(targets: Array) -> bool:
+    """Whether targets are class ids, or yes or no for each label, and not numbers."""
+    return targets.dtype.kind in "iu" or bool(np.isin(targets, (0, 1)).all())
+
+
 def _of_sklearn(asked: Callable[..., object], metric: Callable[..., object], name: str) -> Whole:
     """A function of sklearn.metrics, (y_true, y_pred) or (y_true, y_score), as a metric of outputs and targets."""
     names = list(inspect.signature(metric).parameters)
     of_probabilities = names[1] in ("y_score", "y_prob", "y_proba") or name == "log_loss"
 
     def score(outputs: Array, targets: Array, weights: Array | None) -> float:
-        if "_regression" in metric.__module__:
+        if "_regression" in metric.__module__ and targets.dtype.kind in "iu":
+            raise ValueError("it compares numbers, and the target is classes")
+        if "_regression" in metric.__module__ or not _classes_in(targets):
             given = targets, outputs.reshape(targets.shape)
         elif targets.ndim > 1:  # several labels per row
             p = 1 / (1 + np.exp(-outputs.astype(np.float64)))

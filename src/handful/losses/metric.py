@@ -95,11 +95,29 @@ def _accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     if output.ndim == 2 and target.ndim == 1 and output.shape[1] > 1:  # the usual, at every step
         return _mean(output.argmax(1) == target, weight)
     predicted, true = _classes(output, target)
-    right = predicted == true
-    if true.ndim > 1:  # tokens: padding (-100) is not a row
-        kept = true != -100
-        return torch.stack([(right & kept).sum(), kept.sum()]).double()
-    return _mean(right, weight)
+    return _share(predicted == true, true, weight)
+
+
+def _share(right: Tensor, true: Tensor, weight: Tensor | None) -> Tensor:
+    """[weight of what is right, weight of all], of rows or of their places, of which those of IGNORED do not count."""
+    if true.ndim == 1:
+        return _mean(right, weight)
+    counted = _counted(true, weight)
+    return torch.stack([(right * counted).sum(), counted.sum()])
+
+
+def _counted(true: Tensor, weight: Tensor | None) -> Tensor:
+    """What each id [m, ...] counts for, float64."""
+    kept = (true != IGNORED).double()
+    return kept if weight is None else kept * weight.double().reshape(-1, *[1] * (true.ndim - 1))
+
+
+def _scored(output: Tensor, target: Tensor) -> Tensor:
+    """Logits with the classes in the last axis, for class ids of any form; of a single one those of both classes."""
+    if output.ndim == target.ndim or output.shape[-1] == 1:
+        one = output.reshape(target.shape)
+        return torch.stack([torch.zeros_like(one), one], -1)
+    return output.movedim(class_axis(tuple(output.shape), tuple(target.shape)) or 1, -1)
 
 
 def _label_accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -109,8 +127,9 @@ def _label_accuracy(output: Tensor, target: Tensor, weight: Tensor | None) -> Te
 
 def _top(k: int) -> Sums:
     def sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        best = output.topk(min(k, output.shape[1]), dim=1).indices
-        return _mean((best == target[:, None]).any(1).to(torch.float32), weight)
+        scores = _scored(output, target)
+        best = scores.topk(min(k, scores.shape[-1])).indices
+        return _share((best == target[..., None]).any(-1), target, weight)
 
     return sums
 
@@ -174,10 +193,9 @@ def _r2(sums: Array) -> float:
 
 
 def _perplexity_sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-    """Negative log-likelihood of the true ids, which stand in output's last axis; ids of -100 count for nothing."""
-    nll = F.cross_entropy(output.flatten(0, -2).float(), target.flatten(), reduction="none")
-    kept = target != -100
-    counted = kept.double() if weight is None else kept * weight.double().reshape(-1, *[1] * (target.ndim - 1))
+    """Negative log-likelihood of the true ids; those of IGNORED count for nothing."""
+    scores, counted = _scored(output, target).flatten(0, -2), _counted(target, weight)
+    nll = F.cross_entropy(scores.float(), target.flatten(), reduction="none", ignore_index=IGNORED)
     return torch.stack([(nll.reshape(target.shape) * counted).sum(), counted.sum()])
 
 
@@ -245,16 +263,23 @@ def _at_all_places(score: Whole) -> Whole:
     return at_places
 
 
+def _by_label(values: Array) -> Array:
+    """[n, labels] of labels [m, k] or, with a row for each place, of one [m, height, width] or several [m, k, height,
+    width] that places have."""
+    if values.ndim == 2:
+        return values
+    return values.reshape(-1, 1) if values.ndim == 3 else np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
+
+
 def _mean_of_classes(name: str, outputs: Array, targets: Array, weights: Array | None) -> float:
     """scikit-learn's score of this name of each class or label, and their mean."""
     score = getattr(import_module("sklearn.metrics"), name)
     if targets.ndim > 1:  # several labels per row; one that neither occurs nor is predicted has no score
-        true, predicted = targets.reshape(len(targets), -1) > 0.5, outputs.reshape(len(targets), -1) > 0
-        kept = true.any(0) | predicted.any(0)
-        if not kept.any():
-            return float("nan")
-        scores = score(true[:, kept], predicted[:, kept], average=None, sample_weight=weights, zero_division=0)
-        return float(np.mean(scores))
+        true, predicted = _by_label(targets) > 0.5, _by_label(outputs.reshape(targets.shape)) > 0
+        weights = None if weights is None else np.repeat(weights, len(true) // len(targets))
+        kept = np.flatnonzero(true.any(0) | predicted.any(0))
+        scores = [score(true[:, k], predicted[:, k], sample_weight=weights, zero_division=0) for k in kept]
+        return float(np.mean(scores)) if scores else float("nan")
     predicted, true = class_ids(outputs, targets)
     return float(score(true, predicted, average="macro", sample_weight=weights, zero_division=0))
 
@@ -278,10 +303,11 @@ def _of_ranking(name: str, outputs: Array, targets: Array, weights: Array | None
     """scikit-learn's score of this name, of how each class or label ranks the rows, and the mean over those."""
     score = getattr(import_module("sklearn.metrics"), name)
     if targets.ndim > 1:
-        kept = (targets > 0.5).any(0) & (targets < 0.5).any(0)
-        if not kept.any():
+        true, o = _by_label(targets) > 0.5, _by_label(outputs.reshape(targets.shape))
+        weights = None if weights is None else np.repeat(weights, len(true) // len(targets))
+        if not (kept := true.any(0) & ~true.all(0)).any():
             return float("nan")
-        return float(score(targets[:, kept] > 0.5, outputs[:, kept], average="macro", sample_weight=weights))
+        return float(score(true[:, kept], o[:, kept], average="macro", sample_weight=weights))
     o, true = outputs.astype(np.float64), targets.astype(np.int64)
     present = np.unique(true)
     if len(present) < 2:
@@ -333,3 +359,21 @@ NAMED: dict[str, Metric] = {
         WholeMetric("calibration_error", _at_all_places(_calibration)),
     )
 }
+
+_OF_CLASSES = (
+    "accuracy", "balanced_accuracy", "f1", "precision", "recall", "iou", "mcc", "auroc", "average_precision",
+    "calibration_error", "top3", "top5", "perplexity",
+)  # fmt: skip
+_OF_TASK = {
+    "classification": _OF_CLASSES,
+    "language": _OF_CLASSES,
+    "regression": ("mae", "r2", "mse", "rmse"),
+    "multilabel": ("f1", "label_accuracy", "precision", "recall", "iou", "auroc", "average_precision"),
+    "sequence": ("word_error_rate", "character_error_rate"),
+}
+
+
+def metrics_of(task: str | None, of_ids: bool = True) -> dict[str, Metric]:
+    """The named metrics that say something of a task: all where it is not known. of_ids: whether a row's target is one
+    class, and not shares of several."""
+    return {name: NAMED[name] for name in (_OF_TASK.get(task or "", NAMED) if of_ids else ("accuracy",))}

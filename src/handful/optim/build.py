@@ -3,7 +3,7 @@
     sgd  momentum  nesterov  adagrad  adadelta  rmsprop  adam  adamw  nadam  radam  adamax  muon  lbfgs
 
 with options, as "adam(betas=[0.9, 0.95])"; any callable parameters -> optimizer; a ready torch optimizer; or several of
-these by patterns on the names of parameters, see `handful.optim.groups`.
+these by patterns on the names of parameters, see `handful.optim.parts`.
 """
 
 import inspect
@@ -24,31 +24,29 @@ from handful.base.expression import number, signature
 from handful.base.plan import Choice
 from handful.base.shards import is_shard
 from handful.models.base import Model
-from handful.optim.groups import (
-    REST,
-    Group,
-    Parameters,
-    by_pattern,
-    check_sparse,
-    only,
-    parameter_groups,
-    trainable,
-    undecayed,
-)  # fmt: skip
 from handful.optim.initial_lr import ADAPTIVE, rate_of_shapes
 from handful.optim.muon import Muon
 from handful.optim.parts import (
+    REST,
+    Group,
     OptimizerGroup,
+    Parameters,
     as_optimizer,
     averages_itself,
+    by_pattern,
+    check_sparse,
     decoupled,
     low_precision,
     needs_closure,
     not_fused,
+    only,
+    parameter_groups,
     parts_of,
     switch,
+    trainable,
+    undecayed,
     without_compiler,
-)  # fmt: skip
+)  # fmt: skip  # fmt: skip
 from handful.optim.rates import clip, gain, rescale, set_base, set_lr
 from handful.optim.state import load_state, state_tensors
 
@@ -210,7 +208,8 @@ def _maker(
                 raise HandfulError(f"there is no optimizer '{spec}'.{did_you_mean(spec, _KINDS)}")
             name, options = expression.parse(spec, _TEXTS, "optimizer")
             own = {key: Choice(options.pop(key), "given") for key in ("lr", "weight_decay") if key in options}
-            maker = _named(name, model, notes)._replace(options=options)
+            make = partial(_muon, model, notes) if name == "muon" else partial(_torchs, _KINDS[name], model)
+            maker = _Maker(name, make, _takes(name), options)
             decays = "weight_decay" in (maker.takes or ())
             decay = decay or own.get("weight_decay") or (_default_l2(name, model) if decays else None)
             return maker, rate or own.get("lr") or _default_lr(name, model), decay
@@ -253,12 +252,6 @@ def _text(name: str) -> Callable[..., tuple[str, dict[str, object]]]:
 
 
 _TEXTS = {name: _text(name) for name in names}
-
-
-def _named(name: str, model: nn.Module, notes: list[str]) -> _Maker:
-    if name == "muon":
-        return _Maker(name, partial(_muon, model, notes), _takes(name))
-    return _Maker(name, partial(_torchs, _KINDS[name], model), _takes(name))
 
 
 def _called(make: Callable[..., Optimizer]) -> _Maker:

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import (
 from handful.base.errors import MISTAKES, HandfulError, StepError
 from handful.base.plan import Progress
 from handful.optim.decay import Schedule
-from handful.optim.groups import REST
+from handful.optim.parts import REST
 
 
 class from_torch(Schedule):
@@ -186,7 +186,7 @@ class of_progress(Schedule):
 
 
 class by_name(Schedule):
-    """A schedule for each pattern on the names of parameters, see `handful.optim.groups`. Called, it is that of "*", or
+    """A schedule for each pattern on the names of parameters, see `handful.optim.parts`. Called, it is that of "*", or
     the first.
 
     >>> str(by_name({"head": of_progress(abs), "*": of_progress(math.exp)}))

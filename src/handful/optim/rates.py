@@ -11,8 +11,7 @@ from torch.optim import SGD, Optimizer
 from handful.base.errors import HandfulError, StepError
 from handful.base.plan import Progress
 from handful.optim.decay import Schedule
-from handful.optim.groups import Group
-from handful.optim.parts import averages_itself, decoupled, parts_of, write
+from handful.optim.parts import Group, averages_itself, decoupled, parts_of, write
 
 _ADAPTIVE = ("adam", "adagrad", "adadelta", "rmsprop", "muon", "lion")
 

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from handful.base.errors import HandfulError
+from handful.base.expression import positive_integer
 from handful.base.plan import Choice
 from handful.plan.build import assemble
 from handful.plan.config import Config
@@ -20,11 +21,9 @@ from handful.plan.probe.memory import Memory
 from handful.plan.probe.noise_scale import NoiseScale
 from handful.plan.probe.step_time import Throughput
 from handful.plan.scaling import Link, RankRow, as_text, measure_link, predict
-from handful.report.document import Page, Part, Section
-from handful.report.figure import Figure, figure_lines
-from handful.report.markup import bullet_list, choices_html, table_html
+from handful.report.document import Page, Part, Section, bullet_list, choices_html, table_html
+from handful.report.figure import Band, Figure, Floats, Line, Marker, figure_lines
 from handful.report.tables import Grid, text_table
-from handful.report.traces import Band, Floats, Line, Marker
 from handful.report.words import say_bytes, say_count, say_number, say_seconds
 from handful.training.process.device import choose_device
 from handful.training.process.parallel import joined
@@ -106,7 +105,7 @@ def advise(
     (True, True)
     """
     given = {k: v for k, v in options.items() if k not in ("batch", "lr", "micro_batch")}
-    numbers = sorted(set(ranks))
+    numbers = sorted({positive_integer(n, "ranks") for n in ranks})
     between = None
     if numbers:
         between = Link(*link) if link else measured_link(model, Config.of(given))

@@ -127,9 +127,15 @@ def describe(
             f"a row has {each.sum() / rows:.2g} of {len(each)} labels on average; a label is in "
             f"{say_share(shares.min())} to {say_share(shares.max())} of the training rows"
         ]
-    if not uneven(counts):
-        return []
+    held = None if valid is None else count(pipeline.on(valid, target=True), valid)
     names = pipeline.classes or tuple(map(str, range(len(each))))
+    if not uneven(counts):
+        if held is None or not (none := (each > 0) & (held[:-1] == 0)).any():
+            return []
+        return [
+            f"{none.sum():,} of {len(each):,} classes have no held-out row ('{names[int(none.argmax())]}'): no score "
+            "tells how they fare, and the weights that are kept are chosen without them"
+        ]
     most, least = int(each.argmax()), int(np.where(each > 0, each, rows + 1).argmin())
     share = say_share(each[most] / rows)
     note = (
@@ -138,7 +144,6 @@ def describe(
         f"'{names[most]}' scores {share} accuracy, so balanced accuracy decides"
     )
     said = [note if weighted else f"{note}; class_weight='balanced' lets every class count the same in the loss"]
-    held = None if valid is None else count(pipeline.on(valid, target=True), valid)
     if held is not None and (few := (each > 0) & (held[:-1] < FEW)).any():
         first = int(np.where(few, held[:-1], FEW).argmin())
         said.append(

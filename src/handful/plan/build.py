@@ -33,8 +33,8 @@ from handful.plan.row_by_row import read_again, uneven
 from handful.report.live import Live
 from handful.training.objective import Objective
 from handful.training.process import static
-from handful.training.process.agreement import same_start
 from handful.training.process.device import autocast, choose_device, needs_float64, using_threads
+from handful.training.process.exchange import same_start
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.special.one_copy import one_copy
 from handful.training.special.own_step import moved_by_name
@@ -248,7 +248,7 @@ def as_planned(
     if train is None:
         train = plan.data
         if not plan.choices["data"].reproducible:
-            raise HandfulError(f"this run was trained on {train}; pass them again: handful.resume(path, train=...)")
+            raise HandfulError(f"this run was trained on {train}; pass them again with train=...")
     if isinstance(model, str) and model not in ("auto", plan.model):
         raise HandfulError(f"this run trained {plan.model}, not {model}; start a new run for that")
     if model is None or isinstance(model, str):

@@ -120,7 +120,7 @@ class Config:
     32
     """
 
-    target: Annotated[str | None, "the column to predict, where it is not clear; several with commas"] = None
+    target: Annotated[str | None, "the column to predict, where it is not clear; several with commas", Kind()] = None
     valid: Annotated[
         "float | Data",
         "share of rows held out (auto: 0.1, at most 20,000 rows), a number of rows, '0.2 by patient' (whole "
@@ -238,7 +238,7 @@ class Config:
         "on a GPU, the whole step as one CUDA graph: 'auto' where it can be captured, False: never",
         YES_OR_NO | "auto",
     ] = "auto"
-    device: Annotated[str, "auto, cpu, cuda, mps"] = "auto"
+    device: Annotated[str, "auto, cpu, cuda, mps", Kind()] = "auto"
     threads: Annotated[
         int | Auto, "CPU threads per step; 'auto': all, unless fewer are measured to be faster", AT_LEAST_1 | "auto"
     ] = "auto"
@@ -379,7 +379,9 @@ class Option:
         return self.type.__forward_arg__ if isinstance(self.type, ForwardRef) else self.type
 
 
-OPTIONS = {f.name: Option(f.name, cast("str | float | None", f.default), *get_args(f.type)) for f in fields(Config)}
+_TEXT = {str: Kind("text", lambda v: isinstance(v, str)), str | None: Kind("text", lambda v: isinstance(v, str | None))}
+_READ = {f.name: (*get_args(f.type), _TEXT.get(get_args(f.type)[0], Kind()))[:3] for f in fields(Config)}
+OPTIONS = {f.name: Option(f.name, cast("str | float | None", f.default), *_READ[f.name]) for f in fields(Config)}
 
 
 def spelled_out(function: F) -> F:

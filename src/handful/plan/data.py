@@ -33,10 +33,9 @@ from handful.plan.defaults import Chooser, describe
 from handful.training.special.adapters import first_argument, length_arguments, makes_loss, needed_arguments
 from handful.training.watch.folder import RunFolder
 from handful.transform import columns as recipes
-from handful.transform.augment import as_augment, mirror
+from handful.transform.augment import as_augment, default
 from handful.transform.augment.base import Augment
-from handful.transform.augment.default import flips, suggest
-from handful.transform.augment.mirror import Mirrored
+from handful.transform.augment.default import Mirrored, flips, suggest
 from handful.transform.auto import Arguments, Steps
 from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
@@ -269,11 +268,11 @@ def augmentation(data: Data, options: Config) -> tuple[Augment | None, str]:
     shape = tuple(int(s) for s in data.pipeline.shape if s is not None)
     kind, task = data.pipeline.inputs.kind, data.pipeline.task or ""
     if data.mirrored is None and kind == "image" and flips(shape):
-        rows = Order(len(data.train), seed=options.seed)[: min(len(data.train), mirror.ROWS)]
+        rows = Order(len(data.train), seed=options.seed)[: min(len(data.train), default.ROWS)]
         batch = data.pipeline(data.train.take(rows))
         match batch.columns["x"], batch.columns["y"]:
             case Tensor() as x, Tensor() as y:
-                data.mirrored = mirror.mirrored(x, y, len(data.pipeline.classes or ()) or None)
+                data.mirrored = default.mirrored(x, y, len(data.pipeline.classes or ()) or None)
     text, reason = suggest(kind, shape, task, len(data.train), data.mirrored)
     return as_augment(text), reason
 

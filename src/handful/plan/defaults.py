@@ -315,7 +315,9 @@ def score(
     if chosen.status == "default" and not has_direction(name, way):
         why = f"whether {name} is better when higher or lower is not known; score='{name}', better='higher' takes it"
         return Choice("valid_loss", "default", why), "auto"
-    lower_is_better(name, way)
+    lower = lower_is_better(name, way)
+    if (name == "valid_loss" or name.removeprefix("valid_") in pipeline.metrics) and lower != lower_is_better(name):
+        raise HandfulError(f"better='{better}' would keep the worst weights by {name}: leave it out")
     return chosen, way
 
 

@@ -131,7 +131,7 @@ def link_outputs(objective: Objective, loss: LossFunction, batch: Batch, data: D
         case together(losses=losses) if objective.several:
             if len(losses) == len(objective.several.parts):  # else it says so itself
                 data.pipeline = data.pipeline.linked(*(link_of(as_loss(name)[0]) or "" for name in losses))
-                objective.takes(data.pipeline.several, data.train.columns.values())
+                objective.takes(data.pipeline, data.train.columns.values())
         case _ if target is not None and target.task == "regression" and target.part is not None:
             link = link_of(loss)
             if link is None:

@@ -36,7 +36,7 @@ from handful.training.watch.weights import left_as_it_was
 from handful.transform.augment.geometry import Flip
 from handful.transform.inputs import NamedInputs
 from handful.transform.pipeline import Pipeline
-from handful.transform.steps.stored import same_values
+from handful.transform.steps.step import same_values
 
 TRIED = 512  # rows on which metrics of the caller's own are tried
 ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in parts
@@ -170,7 +170,7 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
         net.double()
     with left_as_it_was(net), left_as_it_was(options.loss):
         objective = Objective(net, undecided, device=device, autocast=lower)
-        objective.takes(data.pipeline.several, data.train.columns.values())
+        objective.takes(data.pipeline, data.train.columns.values())
         if data.train.whole:
             objective.coupling = data.train.whole
             chooser.notes.append(f"{data.train.whole}, {KEPT_WHOLE}")
@@ -223,7 +223,7 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     in_training = asked == "model" and dry_run.in_training_alone(objective, output, sample, data.held_out is not None)
     if options.task is None or objective.several:
         data.pipeline = data.pipeline.resolve_task(output)
-        objective.takes(data.pipeline.several, data.train.columns.values())
+        objective.takes(data.pipeline, data.train.columns.values())
         chooser.set("task", data.pipeline.task, "found")
     loss, choice, notes = losses.loss(asked, output, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)
@@ -294,7 +294,7 @@ def note_loss(
 
 def asked_loss(net: nn.Module, sample: Batch, options: Config, data: Data) -> str | nn.Module | Callable[..., object]:
     """The loss that was asked for; that of the model where it was left open and forward has to be given the target."""
-    found = target_argument(net, input_names(sample))
+    found = target_argument(net, input_names(sample), data.train.target or "")
     asked = "model" if options.loss == "auto" and found and found[1] and "y" in sample.columns else options.loss
     if asked == "auto" and data.pipeline.task != "language" and dry_run.makes_more(net, sample):
         asked = "model"
@@ -320,11 +320,7 @@ def spread_weights(objective: Objective, data: Data, options: Config, some: Rows
                     f"the weights of all {len(data.train):,} training rows are 0: there is nothing to learn"
                 )
             return
-    match objective.loss:
-        case Counted(weight=by_class):
-            pass
-        case _:
-            by_class = None
+    by_class = objective.loss.weight if isinstance(objective.loss, Counted) else None
     if options.weight is not None or weights is not None or by_class is not None:
         chooser.notes.append(
             "the weights count within each mini-batch, as the loss divides by their sum there: in a mini-batch of few "

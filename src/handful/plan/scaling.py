@@ -15,6 +15,7 @@ from typing import TypedDict
 
 import torch
 
+from handful.base.expression import number
 from handful.report.tables import text_table
 from handful.report.words import say_count, say_seconds
 from handful.training.process.messages import Messages
@@ -41,6 +42,10 @@ class Link:
 
     delay: float
     speed: float
+
+    def __post_init__(self) -> None:
+        number(self.delay, "the delay of a link", least=0)
+        number(self.speed, "the speed of a link", above=0)
 
     def sum(self, size: float, ranks: int) -> float:
         """Seconds to sum so many bytes over the ranks.

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from handful.base.errors import HandfulError
-from handful.report.figure import Figure, blank
+from handful.report.figure import PALETTE, Figure, Floats, as_json, blank
 from handful.report.tables import Grid
-from handful.report.traces import PALETTE, Floats, as_json
 from handful.report.words import DATES, say_count, say_number, say_off, say_share, sentence
 
 if TYPE_CHECKING:

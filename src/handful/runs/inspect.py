@@ -15,8 +15,7 @@ from handful.data.base import Rows, Source
 from handful.data.open import open as open_source
 from handful.data.store.read import Store, verify
 from handful.report import spent
-from handful.report.document import Page, Section
-from handful.report.markup import bullet_list, picture_grid, preformatted, table_html
+from handful.report.document import Page, Section, bullet_list, picture_grid, preformatted, table_html
 from handful.report.tables import Grid, print_choices, print_table
 from handful.report.words import say_count, say_score, say_seconds
 from handful.runs.judge.examples import class_name, contents, pictures_of, titled, units_of

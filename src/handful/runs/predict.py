@@ -1,7 +1,6 @@
 """Predictions of a run to a file or to standard output, in bounded memory."""
 
 import csv
-import datetime
 import json
 import math
 import sys
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError, shown
-from handful.base.files import atomic, written_down
+from handful.base.files import atomic, replacing, written_down
 from handful.data.base import Batch, Column, Source, Windows
 from handful.data.media.folder import file_names
 from handful.data.tables.cells.dialect import SAMPLE
@@ -44,6 +43,8 @@ def write_predictions(run: Run, data: object, out: Path | None, *, probabilities
     """
     if out is not None and out.suffix not in _WRITERS:
         raise HandfulError(f"{out.name}: predictions are written as .csv, .jsonl or .parquet")
+    if out is not None:
+        replacing(out, *(data if isinstance(data, list) else [data]))
     chunks = predicted_of(run, data, probabilities=probabilities, beams=beams)
     if run.rank > 0:  # rank 0 writes for all
         deque(chunks, maxlen=0)
@@ -63,15 +64,12 @@ def predicted_of(run: Run, data: object, *, probabilities: bool = False, beams: 
         case BufferedIOBase():
             with _spooled(data, run.pipeline.schema) as rows:
                 yield from predicted(run, rows, probabilities=probabilities, beams=beams)
-            return
         case [str(), *_] if all(Path(str(part)).exists() for part in data):
-            parts = [str(part) for part in data]
+            for part in map(str, data):
+                for chunk in predicted(run, part, probabilities=probabilities, beams=beams):
+                    yield {"row": chunk["row"], "file": [part] * len(chunk["row"]), **chunk}
         case _:
             yield from predicted(run, data, probabilities=probabilities, beams=beams)
-            return
-    for part in parts:
-        for chunk in predicted(run, part, probabilities=probabilities, beams=beams):
-            yield {"row": chunk["row"], "file": [part] * len(chunk["row"]), **chunk}
 
 
 def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int = 1) -> Iterator[Chunk]:
@@ -152,20 +150,9 @@ def _json_file(path: Path, chunks: Iterator[Chunk]) -> None:
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for chunk in chunks:
             for values in zip(*chunk.values(), strict=True):
-                row = {k: _json_value(v) for k, v in zip(chunk, values, strict=True)}
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _json_value(value: object) -> object:
-    """JSON has no NaN, no infinity and no dates."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case datetime.timedelta():
-            return str(value)
-        case datetime.date():
-            return str(value)
-    return value
+                known = {k: v for k, v in zip(chunk, values, strict=True) if type(v) is not float or math.isfinite(v)}
+                row = dict.fromkeys(chunk) | known  # JSON has no NaN, no infinity and, as str writes them, no dates
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False, default=str) + "\n")
 
 
 def _parquet_file(path: Path, chunks: Iterator[Chunk]) -> None:

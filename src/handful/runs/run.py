@@ -1,7 +1,7 @@
 """A run that ended, or one loaded from its folder: predict, evaluate, report, export."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,8 +29,7 @@ from handful.losses.outputs import joined as put_together
 from handful.models import from_config
 from handful.models.wrapped import unwrapped
 from handful.report import spent
-from handful.report.document import Part
-from handful.report.markup import preformatted
+from handful.report.document import Part, preformatted
 from handful.report.page import file_name, main_score, run_page
 from handful.runs.export.write import write_export
 from handful.runs.generate import sample
@@ -40,8 +39,8 @@ from handful.runs.judge.tally import Lost
 from handful.runs.raw_input import open_raw
 from handful.runs.replay import Replay
 from handful.training.objective import Objective
-from handful.training.process.agreement import same_rows
 from handful.training.process.device import autocast, choose_device, needs_float64
+from handful.training.process.exchange import same_rows
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.process.parallel import ALONE, Ranks, joined
 from handful.training.state import State
@@ -131,10 +130,20 @@ class Run:
 
         probabilities: for a classification, [n, classes] instead; of several targets those of all classes side by side,
         as `run.pipeline.of_classes` names them. beams: above 1, sequences are decoded by CTC's prefix
-        search (slower, somewhat better) instead of its best path.
+        search (slower, somewhat better) instead of its best path. What is not as in training (names that it had not,
+        numbers of another unit) is said on standard error.
         """
+        source = self.open(data, need_target=False).source
+        self._say(unlike(source, self.pipeline))
+        return self._predicted(source, probabilities, beams)
+
+    def _predicted(self, data: object, probabilities: bool, beams: int = 1) -> NDArray[Any] | Tensor:
         outputs = self.outputs(data, whole=False)
         return self.pipeline.probabilities(outputs) if probabilities else self.pipeline.decode(outputs, beams)
+
+    def _say(self, notes: Iterable[str]) -> None:
+        for note in notes if self.rank == 0 else ():
+            print(f"handful: note: {shown(note)}", file=sys.stderr)
 
     @contextmanager
     def shared(self, timeout: float = 120.0) -> Iterator["Run"]:
@@ -159,8 +168,9 @@ class Run:
                 self.ranks = ALONE
 
     def as_function(self, *, probabilities: bool = False) -> Callable[[object], object]:
-        """`predict` as a plain function, for a service: of one row (a dict of its values by column; a text, a path) it
-        gives the prediction, of a list of rows the list of theirs, as Python's own values; several targets as a dict.
+        """`predict` as a plain function, which says nothing, for a service: of one row (a dict of its values by column;
+        a text, a path) it gives the prediction, of a list of rows the list of theirs, as Python's own values; several
+        targets as a dict.
 
         probabilities: for a classification, {class: probability} of a row instead. It holds model and preprocessing,
         and changes neither, so that threads may share it. Raises HandfulError, naming the column, for a row that the
@@ -177,7 +187,7 @@ class Run:
         names = self.pipeline.of_classes if probabilities else fields
 
         def function(rows: object) -> object:
-            values = self.predict(rows, probabilities=probabilities).tolist()
+            values = self._predicted(rows, probabilities).tolist()
             found = [dict(zip(names, row, strict=True)) for row in values] if names else values
             match rows, found:
                 case list(), _:
@@ -202,8 +212,7 @@ class Run:
             rows = repeated.among(batches.epoch(512, self.ranks.share))
             scores = evaluate_rows(scorer, rows, lost := Lost(), ranks=self.ranks)
         said += [*repeated.of(batches.source, "rows", self.ranks.gather_bytes), *lost.of(batches.source, self.ranks)]
-        for note in said if self.rank == 0 else ():
-            print(f"handful: note: {shown(note)}", file=sys.stderr)
+        self._say(said)
         return scores
 
     def evaluation_report(self, data: object, path: str | Path | None = None, metrics: Metrics = None) -> Path:
@@ -371,7 +380,7 @@ def open_run(
         model, function, as_metrics(metrics, pipeline.space, pipeline.metrics), device=where,
         autocast=autocast(plan.precision), scale=pipeline.target_scale,
     )  # fmt: skip
-    objective.takes(pipeline.several, pipeline.trained_on.values())
+    objective.takes(pipeline, pipeline.trained_on.values())
     objective.link = getattr(pipeline.target, "link", "")
     objective.part, objective.whole = (pipeline.target and pipeline.target.part) or "", "output" in plan.choices
     history = folder.history()

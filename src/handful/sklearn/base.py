@@ -23,8 +23,7 @@ from handful.models.base import seeded
 from handful.plan.build import assemble
 from handful.plan.config import OPTIONS, ConfigOptions, TrainingOptions, spelled_out
 from handful.runs.run import Run
-from handful.sklearn.inputs import Array, Input, as_floats, checked, columns_of
-from handful.sklearn.linear import affine
+from handful.sklearn.inputs import Array, Input, affine, as_floats, checked, columns_of
 from handful.training.objective import Objective
 from handful.training.watch.history import History
 
@@ -90,10 +89,10 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         self.seed_ = seed = _seed(self.random_state)
         self.passes_, net = 0, network(self, outputs, seed)
         columns = self._columns(self._rows_for(net, x), y, sample_weight)
-        given = self._options() | {"seed": seed, "batch": self._batch(len(y)), "weight": weight_in(columns), **more}
+        given = self._options() | {"seed": seed, "batch": self._batch(len(y)), **more}
         if self._goes_on:
             net, given["preprocess"] = self.model_, self.run_.pipeline
-        self._keep(fit(net, columns, **given | dict(self.options or {})))
+        self._train(net, columns, given)
         self.n_iter_ = max(1, int(self.run_.history.last("epoch") or 1))
         self.loss_curve_ = loss_curve(self.run_.history, self.n_iter_)
         return self
@@ -118,8 +117,8 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         seed = np.random.SeedSequence([self.seed_, self.passes_]).generate_state(1)[0] >> 1
         given |= {"seed": int(seed), "batch": math.ceil(n / steps), "until": f"steps({steps})"}
         columns = self._columns(x, y, sample_weight)
-        given |= {"preprocess": self.run_.pipeline, "weight": weight_in(columns)}
-        self._keep(fit(self.model_, columns, **given | dict(self.options or {})))
+        given["preprocess"] = self.run_.pipeline
+        self._train(self.model_, columns, given)
         self.passes_ += 1
         self.loss_curve_ = [*self.loss_curve_, *loss_curve(self.run_.history, 1)]
         self.n_iter_ = len(self.loss_curve_)
@@ -146,11 +145,17 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         """Values of the target from which nothing is learned but what there is to predict."""
         raise NotImplementedError
 
-    def _keep(self, run: Run) -> None:
-        self.run_, self.model_ = run, run.model
+    def _train(self, net: str | nn.Module, columns: dict[str, object], given: dict[str, Any]) -> None:
+        given["weight"] = WEIGHT if WEIGHT in columns else None
+        self.run_ = fit(net, columns, **given | dict(self.options or {}))
+        self.model_ = self.run_.model
 
     def _options(self) -> dict[str, Any]:
         """The options of `fit` that the parameters are."""
+        if HeldOut.of(self.valid) is None:
+            raise HandfulError(
+                "valid of an estimator is how many of its rows are held out: handful.fit takes other rows"
+            )
         given = {name: value for name, value in self.get_params(deep=False).items() if name in OPTIONS}
         given |= {"target": TARGET, "task": self._task, "quiet": not self.verbose, "deterministic": True}
         return given
@@ -240,20 +245,14 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def weight_in(columns: Mapping[str, object]) -> str | None:
-    return WEIGHT if WEIGHT in columns else None
-
-
 def loss_curve(history: History, epochs: int) -> list[float]:
     """The mean training loss of each of the epochs, from what was logged in it."""
-    sums = [[0.0, 0.0] for _ in range(epochs)]
-    before = 0.0
-    for row in history:
-        if "train_loss" in row:
-            middle, seen = (before + row["epoch"]) / 2, row["epoch"] - before
-            of_epoch, before = sums[min(epochs - 1, int(middle))], row["epoch"]
-            of_epoch[0], of_epoch[1] = of_epoch[0] + row["train_loss"] * seen, of_epoch[1] + seen
-    return [loss / seen for loss, seen in sums if seen]
+    logged = [(row["epoch"], row["train_loss"]) for row in history if "train_loss" in row]
+    ends, losses = np.array(logged, dtype=np.float64).reshape(-1, 2).T
+    seen = np.diff(ends, prepend=0.0)
+    at = np.minimum(epochs - 1, (ends - seen / 2).astype(np.int64))
+    sums = zip(np.bincount(at, losses * seen).tolist(), np.bincount(at, seen).tolist(), strict=True)
+    return [loss / rows for loss, rows in sums if rows]
 
 
 def network(estimator: MiniBatch, outputs: int, seed: int) -> str | nn.Module:

@@ -1,16 +1,25 @@
-"""What X may be: numbers, dense or sparse, a frame with other columns, or texts; checked as scikit-learn checks it."""
+"""What X may be: numbers, dense or sparse, a frame with other columns, or texts; checked as scikit-learn checks it; and
+the weights of a linear model in the terms of X."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
+from torch import nn
 
 from handful.base.errors import HandfulError, some
 from handful.data.open import open as open_source
 from handful.data.tables.arrays import is_sparse
+from handful.models.plain import Linear
+from handful.runs.run import Run
+from handful.transform.inputs import SingleInput
+from handful.transform.steps.features import ScaleNonzero
+from handful.transform.steps.numbers import Impute, MinMax, Standardize
 
 Array = NDArray[np.generic]
 
@@ -42,10 +51,6 @@ def is_text(x: Input) -> bool:
         case _ if getattr(x, "ndim", 0) == 1 and getattr(getattr(x, "dtype", None), "kind", "O") in "OUT":
             return is_text(list(x))  # type: ignore[arg-type]  # an array or a Series
     return False
-
-
-def is_mixed(x: Input) -> bool:
-    return isinstance(x, Frame) and any(_is_other(x[name]) for name in x.columns)
 
 
 def _is_other(column: FrameColumn) -> bool:
@@ -83,29 +88,64 @@ def checked(
     """
     reset = fitted is None
     if reset:
-        estimator.mixed_ = is_mixed(x) or is_text(x)
+        others = isinstance(x, Frame) and any(_is_other(x[name]) for name in x.columns)
+        estimator.mixed_ = others or is_text(x)
     if not estimator.mixed_:
         found: Input = validate_data(
             estimator, x, reset=reset, ensure_all_finite=finite, allow_nd=True, accept_sparse="csr",
             ensure_min_samples=least,
         )  # fmt: skip
         return found
-    if fitted is not None and list(fitted) == ["x"] and not isinstance(x, Frame):
-        if not is_text(x):
-            raise HandfulError(f"X must be a list of texts, as it was fitted on, not {type(x).__name__}")
-        return x
+    if fitted is not None and not isinstance(x, Frame):
+        if list(fitted) == ["x"] and is_text(x):
+            return x
+        names = some(getattr(estimator, "feature_names_in_", np.empty(0)).tolist(), 5)
+        wanted = f"a DataFrame with the fitted columns, {names}" if names else "a list of texts, as it was fitted on"
+        raise HandfulError(f"X must be {wanted}, not {type(x).__name__}")
     validate_data(estimator, x, reset=reset, skip_check_array=True)
-    if not isinstance(x, Frame) and not is_text(x):
-        names = some(estimator.feature_names_in_.tolist(), 5)
-        raise HandfulError(f"X must be a DataFrame with the fitted columns, {names}, not {type(x).__name__}")
     return x
 
 
 def plain_labels(y: Any) -> Any:
-    """y, of pandas' types that may lack values (Int64, boolean) as NumPy's own type."""
-    kind = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
-    if kind is None or not hasattr(y, "isna"):
-        return y
-    if y.isna().any():
+    """y, of pandas' types that may lack values (Int64, boolean) as NumPy's own type; HandfulError where some are
+    missing."""
+    if _lacks(y):
         raise HandfulError("y lacks values: fill them in or remove such rows")
-    return y.to_numpy(kind)
+    kind = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
+    return y if kind is None or not hasattr(y, "isna") else y.to_numpy(kind)
+
+
+def _lacks(y: Any) -> bool:
+    if hasattr(y, "isna"):
+        return bool(np.any(y.isna()))
+    found = np.asarray(y, dtype=object) if isinstance(y, list) and not any(map(np.ndim, y)) else y
+    if getattr(getattr(found, "dtype", None), "kind", "") != "O" or found.ndim != 1:
+        return False
+    return any(label is None or type(label).__name__ == "NAType" or label != label for label in found)
+
+
+def affine(run: Run, features: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(weights [outputs, features], bias [outputs]), float64: X @ weights.T + bias is what the run's model gives, of a
+    regression in the target's units.
+
+    AttributeError where what is learned is not linear in X, so that hasattr(estimator, "coef_") is False.
+    """
+    layer, inputs = run.model.out if isinstance(run.model, Linear) else run.model, run.pipeline.input
+    if not isinstance(layer, nn.Linear):
+        raise AttributeError(f"only 'linear' and torch.nn.Linear have coef_ and intercept_, not {run.plan.model}")
+    if not isinstance(inputs, SingleInput):
+        raise AttributeError("coef_ and intercept_ are for X of numbers alone")
+    ends = torch.stack([torch.zeros(features), torch.ones(features)]).double()
+    for step in inputs.steps:
+        if not isinstance(step, Standardize | MinMax | ScaleNonzero | Impute):
+            raise AttributeError(f"{type(step).__name__} is not linear in X, so that there is no coef_")
+        ends = (replace(step, clip=None) if isinstance(step, Standardize) else step)(ends)
+    weights = layer.weight.detach().cpu().double()
+    if ends.shape[1] != features:
+        raise AttributeError("missing values are inputs of their own, so that there is no coef_ for each column of X")
+    bias = torch.zeros(len(weights)) if layer.bias is None else layer.bias.detach().cpu()
+    bias, weights = bias.double() + weights @ ends[0], weights * (ends[1] - ends[0])
+    if run.pipeline.target_scale:
+        mean, spread = (part.double().expand(len(bias)) for part in run.pipeline.target_scale)
+        bias, weights = mean + spread * bias, weights * spread[:, None]
+    return weights.numpy(), bias.numpy()

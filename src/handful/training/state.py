@@ -7,8 +7,8 @@ from torch import nn
 
 from handful.base.callbacks import Callbacks
 from handful.base.plan import Row
+from handful.training.watch.history import Window
 from handful.training.watch.weights import Weights
-from handful.training.watch.window import Window
 
 Kept = tuple[int, int | None, float, float]  # a step: its rows, of a part, the base rate, the mean loss
 

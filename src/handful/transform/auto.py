@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -86,8 +86,10 @@ class InputChooser:
                     raise HandfulError(f"there is no preprocessing '{self.name}'.{did_you_mean(self.name, _NAMES)}")
             case Step():
                 self.given = (self.steps,)
-            case _:
+            case Iterable():
                 self.given = tuple(self.steps)
+            case other:
+                self.given = (other,)
         for step in self.given:
             if not isinstance(step, Step):
                 names = ", ".join(_NAMES)

@@ -19,7 +19,7 @@ from handful.data.tables.values import apply
 from handful.data.targets import names_of
 from handful.transform.language import is_ids
 from handful.transform.steps.categories import strings
-from handful.transform.steps.stored import stored
+from handful.transform.steps.step import stored
 
 # recipe -> the kinds of columns that are its input
 KINDS: dict[str, tuple[str, ...]] = {

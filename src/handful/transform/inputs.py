@@ -14,8 +14,7 @@ from handful.models.base import Inputs
 from handful.transform.steps.categories import Categories, strings
 from handful.transform.steps.numbers import Impute, Standardize
 from handful.transform.steps.statistics import Moments
-from handful.transform.steps.step import AnyStep
-from handful.transform.steps.stored import stored
+from handful.transform.steps.step import AnyStep, stored
 
 Read = Callable[[], Iterator[Batch]]  # the training rows, from the first, each time it is called
 Columns = Mapping[str, Column]

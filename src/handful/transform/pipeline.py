@@ -14,7 +14,7 @@ from handful.data.base import Batch, Column, Source
 from handful.data.gather import Array
 from handful.data.options import Collate
 from handful.data.targets import names_of
-from handful.losses.metric import NAMED, Metric
+from handful.losses.metric import Metric, metrics_of
 from handful.models.base import Inputs
 from handful.report.words import DATES
 from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps, unscaled
@@ -24,7 +24,7 @@ from handful.transform.language import LanguageSource, is_ids, language_source, 
 from handful.transform.names import doubtful
 from handful.transform.rows import TrainingRows, cache, check_weights, infinite, original_rows
 from handful.transform.several import Several
-from handful.transform.steps.stored import Json, pack, stored, unpack
+from handful.transform.steps.step import Json, pack, stored, unpack
 from handful.transform.steps.text import Tokenize
 from handful.transform.target import NextTokens, Target
 
@@ -116,8 +116,10 @@ class Pipeline:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """The metrics that have names."""
-        return self.several.metrics if self.several else NAMED
+        """The named metrics that say something of the target."""
+        if self.several:
+            return self.several.metrics
+        return metrics_of(self.task, self.target is None or self.target.counted)
 
     @property
     def task(self) -> str | None:

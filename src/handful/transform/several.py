@@ -13,14 +13,13 @@ from handful.base.errors import HandfulError, some
 from handful.data.base import Column, Rows, Value
 from handful.data.gather import Array
 from handful.data.targets import names_of
-from handful.losses.metric import NAMED, Metric
+from handful.losses.metric import Metric, metrics_of
 from handful.losses.outputs import LINKS, exact
 from handful.losses.together import heads, losses_of, of_part
 from handful.transform.target import Target
 from handful.transform.target_fit import TargetFitter
 
 _USUAL = {"classification": ("accuracy",), "regression": ("mae", "r2")}
-_OTHER = {"classification": ("balanced_accuracy", "f1", "top3", "top5"), "regression": ("mse", "rmse")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +94,12 @@ class Several(Target):
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """The metrics of each part, as `kind_accuracy`; the usual ones first."""
+        """The metrics of each part, as `kind_accuracy`."""
         found: dict[str, Metric] = {}
         ends = np.cumsum(self.sizes).tolist()
         for k, (part, end, size) in enumerate(zip(self.parts, ends, self.sizes, strict=False)):
-            for name in (*_USUAL[part.task], *_OTHER[part.task]):
-                metric = of_part(NAMED[name], part.column, slice(end - size, end), k, part.task == "classification")
+            for one in metrics_of(part.task).values():
+                metric = of_part(one, part.column, slice(end - size, end), k, part.task == "classification")
                 found[metric.name] = metric
         return found
 

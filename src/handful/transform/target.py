@@ -18,7 +18,7 @@ from handful.losses.loss import IGNORED, class_axis
 from handful.losses.outputs import LINKS, exact, part_of
 from handful.transform.steps.categories import code_table, strings
 from handful.transform.steps.numbers import index_of, padded
-from handful.transform.steps.stored import stored
+from handful.transform.steps.step import stored
 from handful.transform.target_values import check_present, in_row, labels_of, plain_numbers, written
 
 Label = str | int | float | bool

@@ -38,6 +38,7 @@ from handful.transform.target_values import check_present, form_of, in_row, labe
 TASKS = ("classification", "regression", "multilabel", "language", "sequence")
 _PLACES = 1 << 16  # ids of the places of a row that are told apart
 MOST_IDS = 10  # whole numbers with decimals, counted from 0 or 1, that are ids of classes, as NumPy reads text
+_LEAST_AMOUNTS = 7  # different whole numbers from which on the order of their counts tells (0.6 in 1 order of 100)
 _FEW, _FAR = 50, 0.25  # rows from which on one is far from the others; of the variance, the part that it makes then
 _UNIQUE = 1_000_000  # distinct values kept while looking for classes
 
@@ -278,6 +279,7 @@ class TargetFitter:
         if floating:
             few = k <= max(20, math.sqrt(n))
             ids = k <= MOST_IDS and self.whole and set(self.unique) in (set(range(k)), set(range(1, k + 1)))
+            ids = ids and not self._why_amounts()
             if self.whole and (k <= 2 or ids or (few and self.column.dates is not None)):
                 self._note(
                     f"holds {k} different whole numbers, taken for classes; task='regression' predicts the number."
@@ -292,24 +294,34 @@ class TargetFitter:
             why = f"{count} different whole numbers in {n} rows, too many for classes"
             self._note(f"holds {why}: a number is predicted; task='classification' takes them for classes.")
             return "regression"
-        elif not own_model and self._are_amounts():
-            why = f"{k} different whole numbers of which those next to one another are about as common, as amounts are"
-            self._note(f"holds {why}: a number is predicted; task='classification' takes them for classes.")
+        elif not own_model and (why := self._why_amounts()):
+            self._note(f"holds {k} different whole numbers, {why}: a number is predicted; task='classification' takes "
+                       "them for classes.")  # fmt: skip
             return "regression"
         elif not own_model and k > 2 and not self.column.words:
             least, most = self.unique[0], self.unique[-1]
             self._note(f"is taken for {k} classes, {least} to {most}; task='regression' predicts it as a number.")
         return "classification"
 
-    def _are_amounts(self) -> bool:
-        """Whether more than ten whole numbers are counted or measured: next to one another they are about as common,
-        where the order of ids means nothing. By von Neumann's ratio (1941) of the roots of the counts (variance 1/4 by
-        chance alone): squared differences over squared deviations, 2 on average for an order without meaning."""
-        if len(self.unique) <= MOST_IDS or self.column.words or self.column.dates is not None:
-            return False
-        roots = np.sqrt(self.counts)
+    def _why_amounts(self) -> str:
+        """Why whole numbers are counted or measured, or "". More than ten that follow one another, and not from 0 or 1
+        on, as ids do: years, ages. Or those next to one another are about as common, where the order of ids means
+        nothing, by von Neumann's ratio (1941) of the roots of the counts (variance 1/4 by chance alone): squared
+        differences over squared deviations, 2 on average for an order without meaning. Of up to ten numbers, which may
+        be ids in the order of how common they are, the commonest lies inside, or the last are seldom, with gaps."""
+        k, counts = len(self.unique), self.counts
+        if k < _LEAST_AMOUNTS or self.column.words or self.column.dates is not None:
+            return ""
+        least, most = int(self.unique[0]), int(self.unique[-1])
+        if k > MOST_IDS and least not in (0, 1) and most - least < 1.5 * k:
+            return f"which go on from {least}, as years and ages do"
+        inside = 0 < int(counts.argmax()) < k - 1
+        tail = most - least >= k and counts[-1] == counts.min()
+        roots = np.sqrt(counts)
         deviations = float(np.square(roots - roots.mean()).sum())
-        return deviations > len(roots) and float(np.square(np.diff(roots)).sum()) < 0.6 * deviations
+        alike = deviations > k and float(np.square(np.diff(roots)).sum()) < 0.6 * deviations
+        told = alike and (k > MOST_IDS or inside or bool(tail))
+        return "of which those next to one another are about as common, as amounts are" if told else ""
 
     def _are_ids(self) -> bool:
         """Class ids already: 0..k-1, of which most occur."""

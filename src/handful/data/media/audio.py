@@ -110,7 +110,8 @@ def _decode(items: Items, i: int) -> tuple[Samples, tuple[int, int]]:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             exact = file.format != "MP3" or b"Xing" in bytes(data[:4096]) or b"Info" in bytes(data[:4096])
             rate, due = file.samplerate, file.frames if exact else 0
-            samples = file.read(dtype="float32", always_2d=True)
+            count = -1 if file.seekable() else file.frames  # GSM in a WAV has to be read from its start on
+            samples = file.read(count, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         raise _unreadable(items, i, error) from error
     if not len(samples):

@@ -17,12 +17,24 @@ _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L
 
 
 def depth_of(image: Image.Image) -> str:
-    """The type of a channel: uint8, uint16, int32 (signed 16 bits, too) or float32."""
+    """The type of a channel: uint8, uint16, int32 (signed 8 and 16 bits, too) or float32."""
+    if image.mode == "L" and _is_signed(image):  # which Pillow reads as if they were not
+        return "int32"
     if image.mode in ("F", "I"):  # of 16-bit PNG and PGM, too, in Pillow before 11
         return "float32" if image.mode == "F" else "int32" if image.format == "TIFF" else "uint16"
     if image.mode.startswith("I;16") or (image.mode in _COLOURS and any(";16" in raw for raw in _raw_modes(image))):
         return "uint16"
     return "uint8"
+
+
+def _is_signed(image: Image.Image) -> bool:
+    """Whether a TIFF says so, in its SampleFormat: 1 is unsigned."""
+    return 2 in getattr(image, "tag_v2", {}).get(339, (1,))
+
+
+def has_more_channels(image: Image.Image) -> bool:
+    """Whether a TIFF has channels beside its colours, as near infrared, which Pillow passes over (RGBX)."""
+    return image.format == "TIFF" and any(raw.partition(";")[0].endswith("X") for raw in _raw_modes(image))
 
 
 def _raw_modes(image: Image.Image) -> list[str]:
@@ -52,8 +64,9 @@ def planes_of(image: ImageFile.ImageFile) -> list[Pixels]:
     """The channels [height, width] of a deep image as they lie in the file."""
     if image.mode not in _COLOURS:
         pixels = np.asarray(image)
-        kinds = getattr(image, "tag_v2", {}).get(339, (1,))  # SampleFormat of a TIFF: 1 is unsigned
-        if image.mode == "I" and 1 in kinds and (pixels < 0).any():
+        if image.mode == "L":
+            return [pixels.view(np.int8).astype(np.int32)]
+        if image.mode == "I" and not _is_signed(image) and (pixels < 0).any():
             raise ValueError("it has whole numbers of 2,147,483,648 and more")
         return [pixels]
     if any(raw.startswith(("LA", "RGBa", "PPM")) for raw in _raw_modes(image)):

@@ -19,7 +19,7 @@ from torch import Tensor
 from handful.data.arrays import Dense, Stored
 from handful.data.base import Column, Rows
 from handful.data.media.bad_rows import BadItem
-from handful.data.media.depth import DTYPES, Pixels, choose_dtype, depth_of, planes_of
+from handful.data.media.depth import DTYPES, Pixels, choose_dtype, depth_of, has_more_channels, planes_of
 from handful.data.media.items import Items, in_parallel
 from handful.data.media.jpeg import plain_jpeg
 from handful.data.options import Options
@@ -38,14 +38,14 @@ class _Differs(Exception):
 
 class Header(NamedTuple):
     """What is known of an image before it is decoded: pixels, upright; grey, transparent; the type of a channel;
-    whether there are more pages or frames behind it; and whether its pixels are places in a palette."""
+    what else the file has, that is not read; and whether its pixels are places in a palette."""
 
     height: int
     width: int
     grey: bool
     alpha: bool
     depth: str
-    several: bool
+    beside: tuple[str, ...]
     palette: bool
 
 
@@ -102,7 +102,7 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
     """
     wanted = o.schema.get(items.key)
     first = _first(items)
-    plain = first.depth == "uint8" and not first.alpha and not first.several and not _is_large(first)
+    plain = first.depth == "uint8" and not first.alpha and not first.beside and not _is_large(first)
     if wanted is None and o.image_size is None and plain and items.key != o.target:
         form = Form(1 if first.grey else 3, first.height, first.width, strict=True)
         with contextlib.suppress(_Differs):
@@ -116,7 +116,7 @@ def from_items(items: Items, o: Options, notes: list[str]) -> Stored:
     needed = len(items) * form.bytes
     if needed <= o.budget:
         return _dense(items, form, said)
-    said += [f"images of '{items.key}' {loss}." for loss in _lost(first.depth, first.several, form.dtype)]
+    said += [f"images of '{items.key}' {loss}." for loss in _lost(first.depth, first.beside, form.dtype)]
     notes.append(
         f"'{items.key}' needs {needed / 2**30:.1f} GiB decoded, more than {o.budget / 2**30:.1f} GiB: images are "
         "decoded on every read."
@@ -137,7 +137,7 @@ def _decoded(items: Items, rows: Rows, form: Form) -> tuple[Pixels, Counter[str]
     out = np.empty((len(rows), *form.shape), np.dtype(form.dtype))
 
     def use(image: ImageFile.ImageFile) -> tuple[Pixels, list[str]]:
-        lost = _lost(depth_of(image), _several(image), form.dtype)
+        lost = _lost(depth_of(image), _beside(image), form.dtype)
         return _pixels(image, form), lost
 
     def work(place: int) -> Sequence[str]:
@@ -173,10 +173,10 @@ def _halves(form: Form, height: int, width: int) -> bool:
     return max(form.height, form.width) / min(height, width) < 0.5
 
 
-def _lost(depth: str, several: bool, dtype: str) -> list[str]:
+def _lost(depth: str, beside: Sequence[str], dtype: str) -> list[str]:
     """What is left out of an image when it is read as `dtype`."""
     shallow = ["have 16 bits per channel: read as 8 bits"] if depth == "uint16" and dtype == "uint8" else []
-    return shallow + (["have several pages or frames: the first of each is read"] if several else [])
+    return [*shallow, *beside]
 
 
 def _guarded(
@@ -214,7 +214,7 @@ def _measure(image: ImageFile.ImageFile) -> Header:
     if _orientation(image) in _SWAPPING:
         width, height = height, width
     grey, palette = image.mode in _GREY, image.mode == "P"
-    return Header(height, width, grey, _has_alpha(image), depth_of(image), _several(image), palette)
+    return Header(height, width, grey, _has_alpha(image), depth_of(image), _beside(image), palette)
 
 
 def _is_large(image: Header) -> bool:
@@ -227,8 +227,10 @@ def _orientation(image: Image.Image) -> int:
     return int(image.getexif().get(0x0112, 1))
 
 
-def _several(image: Image.Image) -> bool:
-    return bool(getattr(image, "is_animated", False))
+def _beside(image: Image.Image) -> tuple[str, ...]:
+    """What a file has that is not read."""
+    pages = ("have several pages or frames: the first of each is read",) * bool(getattr(image, "is_animated", False))
+    return pages + ("have more channels than colours: the others are left out",) * has_more_channels(image)
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -251,7 +253,7 @@ def choose_form(key: str, headers: Counter[Header], o: Options, notes: list[str]
     dtype = choose_dtype(o.name, key, {h.depth for h in headers}, notes)
     lost = Counter[str]()
     for h, count in headers.items():
-        lost.update(dict.fromkeys(_lost(h.depth, h.several, dtype), count))
+        lost.update(dict.fromkeys(_lost(h.depth, h.beside, dtype), count))
     notes += [f"{count:,} images of '{key}' {loss}." for loss, count in lost.items()]
     if channels == 3 and any(h.grey for h in headers):
         notes.append(f"'{key}' mixes grey and colour: all are read as RGB.")
@@ -281,7 +283,7 @@ def _pixels(image: ImageFile.ImageFile, form: Form) -> Pixels:
     """One image as [channels, height, width]; _Differs when it is not of a form that is not fitted."""
     if form.strict:
         found = _measure(image)
-        if found.grey != (form.channels == 1) or found.alpha or found.depth != "uint8" or found.several:
+        if found.grey != (form.channels == 1) or found.alpha or found.depth != "uint8" or found.beside:
             raise _Differs
     if form.dtype != "uint8":
         return _deep_pixels(image, form)

@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from handful.base.machine import cores
-from handful.base.threads import in_order
+from handful.base.machine import cores, in_order
 from handful.data.media.bad_rows import Bad, BadItem, BadRows
 from handful.data.options import Options
 
@@ -168,9 +167,9 @@ def kind_of(data: bytes | memoryview) -> Literal["image", "audio"] | None:
     ('image', 'audio', None)
     """
     head = bytes(data[:16])
-    if head[:4] == b"RIFF":
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64"):
         return "image" if head[8:12] == b"WEBP" else "audio" if head[8:12] == b"WAVE" else None
-    if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")):
+    if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
         return "image"
     if re.match(rb"P[1-6]\s+[\d#]", head):  # PBM, PGM, PPM
         return "image"

@@ -171,22 +171,18 @@ def parse(text: str | bytes, where: str) -> Manifest:
     if plain.pop("digest", None) != digest(json.dumps(plain, sort_keys=True).encode()):
         raise HandfulError(f"{wrong} (it was changed: its digest does not match): {again}")
     try:
-        manifest = _manifest(plain)
+        columns = {c["name"]: _column(c) for c in plain["columns"]}
+        parts = [Part(**{**p, "columns": tuple(p["columns"]), "shape": tuple(p["shape"])}) for p in plain["parts"]]
+        shards = [
+            Shard(s["rows"], {n: (int(f["bytes"]), list(f["digests"])) for n, f in s["files"].items()})
+            for s in plain["shards"]
+        ]
+        rest = {name: plain[name] for name in ("name", "rows", "target", "notes", "provenance", "block")}
+        manifest = Manifest(columns=columns, parts=parts, shards=shards, **rest)
         _check(manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise HandfulError(f"{wrong} ({error}): {again}") from error
     return manifest
-
-
-def _manifest(plain: dict[str, Any]) -> Manifest:
-    columns = {c["name"]: _column(c) for c in plain["columns"]}
-    parts = [Part(**{**p, "columns": tuple(p["columns"]), "shape": tuple(p["shape"])}) for p in plain["parts"]]
-    shards = [
-        Shard(s["rows"], {n: (int(f["bytes"]), list(f["digests"])) for n, f in s["files"].items()})
-        for s in plain["shards"]
-    ]
-    rest = {name: plain[name] for name in ("name", "rows", "target", "notes", "provenance", "block")}
-    return Manifest(columns=columns, parts=parts, shards=shards, **rest)
 
 
 def _column(c: dict[str, Any]) -> Column:

@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from handful.base.errors import HandfulError
-from handful.base.machine import cores
-from handful.base.threads import in_order
+from handful.base.machine import cores, in_order
 from handful.data.arrays import Dense, RaggedValues, Stored, Strings, check_target
 from handful.data.base import Column
 from handful.data.datasets import HubTable

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
 from handful.base.files import a_file, write_text
-from handful.base.threads import in_order
+from handful.base.machine import in_order
 from handful.data.gather import Array
 from handful.data.store import manifest as m
 from handful.data.store.manifest import Manifest, Part, Shard, file_name
@@ -76,10 +76,6 @@ class _File:
     def state(self) -> tuple[int, list[str]]:
         rest = [self._block.hexdigest()] if self.size % m.BLOCK else []
         return self.size, self.digests + rest
-
-    def sync(self) -> None:
-        self.stream.flush()
-        os.fsync(self.stream.fileno())
 
     def close(self) -> None:
         self.stream.close()
@@ -164,7 +160,8 @@ class Writer:
 
     def _flush(self) -> None:
         for name, file in self._open.items():
-            file.sync()
+            file.stream.flush()
+            os.fsync(file.stream.fileno())
             self._sizes[name] = file.state()
 
     def commit(self) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.data.arrays import Dense, RaggedValues, SparseRows, Stored, Widened, native, ragged_column
 from handful.data.base import Column
-from handful.data.containers import is_xarray, listed, of_xarray, unmasked
+from handful.data.containers import is_xarray, listed, of_xarray, plain_series, unmasked
 from handful.data.gather import Array, Block, offsets_of
 from handful.data.options import Options
 from handful.data.tables.arrow import BEYOND, is_frame
@@ -58,6 +58,8 @@ def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Store
         notes += said if key != o.target else ()
     value = listed(value)
     match value:
+        case Tensor() if value.is_nested:
+            return _from_list(key, list(value.detach().unbind()), o, notes)
         case Tensor():
             return _from_tensor(key, value, o, notes)
         case np.ndarray():
@@ -73,7 +75,8 @@ def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Store
         case _ if is_sparse(value):
             return _from_sparse(key, value, o, notes)
         case _ if hasattr(value, "__array__"):
-            return _from_array(key, np.asarray(value), o, notes)
+            masks = getattr(value, "set_auto_mask", None)  # netCDF4's variables, whose __array__ lets the mask go
+            return _from_array(key, value[...] if masks else np.asarray(value), o, notes)  # type: ignore[index]
     raise HandfulError(f"{o.name}: '{key}' is a {type(value).__name__}: pass an array, a Tensor, a list or a DataFrame")
 
 
@@ -103,7 +106,7 @@ def _of_pandas(values: Iterable[object]) -> object:
 
 def _series(key: str, value: object, o: Options) -> pa.Array | pa.ChunkedArray:
     try:
-        return value.to_arrow() if hasattr(value, "to_arrow") else pa.Array.from_pandas(value)
+        return value.to_arrow() if hasattr(value, "to_arrow") else pa.Array.from_pandas(plain_series(value))
     except (pa.ArrowException, TypeError) as error:
         raise HandfulError(f"{o.name}: '{key}' mixes types or holds objects, so it cannot be read: {error}") from error
 
@@ -266,10 +269,6 @@ def _from_list(key: str, values: list[object], o: Options, notes: list[str], wha
             return _from_arrow(key, pa.chunked_array([pa.array(values, TEXT)]), o, notes)
         case bytes():
             _same_type(key, values, (bytes,), "bytes", o)
-            if key == o.target:
-                return _from_list(
-                    key, [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values], o, notes
-                )
             return _from_arrow(key, pa.chunked_array([pa.array(values, BYTES)]), o, notes)
         case Tensor() | np.ndarray() | list() | tuple() | range():
             return _from_nested(key, values, o, notes)

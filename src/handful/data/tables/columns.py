@@ -249,7 +249,7 @@ def decide(key: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column
         return _decide_lists(key, stats, stats.lists, o, notes)
     if stats.media is not None:
         if stats.media.kind is None:
-            return _left_out(key, "its bytes are not of an image or sound format that handful knows", notes)
+            return _left_out(key, "its bytes are neither text in UTF-8 nor pictures or sounds of a known kind", notes)
         image = stats.media.kind == "image"
         return Column("image", "uint8", (None, None, None)) if image else Column("audio", "float32", (None,))
     return _decide_number(key, stats, o, notes)

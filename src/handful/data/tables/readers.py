@@ -1,7 +1,6 @@
 """What opens a file by its ending: tables, NumPy's arrays, LIBSVM's text; the way on for other formats."""
 
 import contextlib
-import datetime
 import gzip
 import io
 import re
@@ -16,6 +15,7 @@ import numpy as np
 from handful.base.errors import HandfulError, some
 from handful.data.arrays import Arrays
 from handful.data.base import Column
+from handful.data.containers import of_one_type
 from handful.data.gather import Array
 from handful.data.options import Options
 from handful.data.pairs import open_columns, open_rows
@@ -42,7 +42,8 @@ def _npy(where: str, o: Options) -> Arrays:
         else:
             # mode "c": pages are private copies when written to, so that torch may wrap them
             array = np.load(where, mmap_mode="c" if Path(where).stat().st_size else None, allow_pickle=False)
-    return open_columns({"x": array}, o)
+    fields = array.dtype.names if array.ndim == 1 else None
+    return open_columns({name: array[name] for name in fields} if fields else {"x": array}, o)
 
 
 def _npz(where: str, o: Options) -> Arrays:
@@ -55,7 +56,7 @@ def _npz(where: str, o: Options) -> Arrays:
     return open_columns(_sparse(where, columns) if set(columns) >= _OF_SCIPY else columns, o)
 
 
-_OF_SCIPY = {"format", "shape", "data", "indices", "indptr"}  # what scipy.sparse.save_npz writes
+_OF_SCIPY = {"format", "shape", "data"}  # what scipy.sparse.save_npz writes of every form
 
 
 def _sparse(where: str, parts: Mapping[str, Array]) -> dict[str, object]:
@@ -79,11 +80,11 @@ def _orc(where: str, *_: object) -> object:
     return table
 
 
-def _by_pandas(read: str) -> _Read:
+def _by_pandas(read: str, **how: str) -> _Read:
     def frame(where: str, *_: object) -> object:
         import pandas
 
-        return getattr(pandas, read)(where)
+        return getattr(pandas, read)(where, **how)
 
     return frame
 
@@ -101,23 +102,10 @@ def _sheet(where: str, trained: Mapping[str, Column], notes: list[str]) -> objec
     names = dialect.names or [name or f"Unnamed: {k}" for k, name in enumerate(told)]
     check_names(names, where)
     rows = cells.iloc[dialect.skip + (not dialect.names) :].dropna(how="all")
-    columns = {name: _of_one_type(rows[k].tolist()) for k, name in enumerate(names) if told[k] or rows[k].notna().any()}
+    columns = {name: of_one_type(rows[k].tolist()) for k, name in enumerate(names) if told[k] or rows[k].notna().any()}
     notes += [f"the sheet '{first}' is read, and no other: {some(others, 5)}."] if others else []
     notes += [dialect.note] if dialect.note else []
     return pandas.DataFrame(columns).infer_objects()
-
-
-def _of_one_type(cells: list[object]) -> list[object]:
-    """Cells of which some are text and others numbers or dates, as text, as a CSV file has them; others as they are.
-
-    >>> _of_one_type([1.5, "k.A.", None]), _of_one_type([1, None])
-    (['1.5', 'k.A.', None], [1, None])
-    """
-    there = [cell for cell in cells if cell is not None and cell == cell]
-    plain = all(isinstance(cell, str | int | float | datetime.date | datetime.time) for cell in there)
-    if not plain or len({isinstance(cell, str) for cell in there}) < 2:
-        return cells
-    return [None if cell is None or cell != cell else str(cell) for cell in cells]
 
 
 def _arff(where: str, *_: object) -> dict[str, object]:
@@ -141,7 +129,7 @@ def _sqlite(where: str, *_: object) -> object:
         quoted = tables[0].replace('"', '""')
         found = base.execute(f'select * from "{quoted}"')
         names, rows = [column[0] for column in found.description], found.fetchall()
-        columns = [_of_one_type(list(cells)) for cells in zip(*rows, strict=True)]
+        columns = [of_one_type(cells) for cells in zip(*rows, strict=True)]
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
@@ -225,7 +213,8 @@ READERS: dict[str, Callable[[str, Options], Arrays]] = {
     **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods"), _by_another(_sheet)),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3"), _by_another(_sqlite)),
     ".dta": _by_another(_by_pandas("read_stata")),
-    **dict.fromkeys((".sas7bdat", ".xpt"), _by_another(_by_pandas("read_sas"))),
+    ".sas7bdat": _by_another(_by_pandas("read_sas", encoding="infer")),
+    ".xpt": _by_another(_by_pandas("read_sas")),
 }
 
 

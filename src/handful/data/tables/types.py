@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from handful.data.base import Column
+from handful.data.media.items import kind_of
 
 TEXT, BYTES = pa.large_string(), pa.large_binary()
 _PLAIN = {TEXT, pa.float64(), pa.int64(), pa.bool_()}
@@ -77,8 +78,9 @@ def _fields(name: str, column: pa.ChunkedArray, known: Collection[str]) -> Itera
 
 
 def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Strings as large_string, bytes as large_binary, pictures and sounds as their bytes or, if none has any, as their
-    paths, a dictionary of strings with indices of 32 bits; extensions and other dictionaries unwrapped."""
+    """Strings, and bytes that are such, as large_string, other bytes as large_binary, pictures and sounds as theirs or,
+    if none has any, as their paths, a dictionary of strings with indices of 32 bits; extensions and other dictionaries
+    unwrapped."""
     t = pa.types
     kind = column.type
     if kind in _PLAIN:
@@ -101,9 +103,22 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.dictionary(pa.int32(), TEXT, kind.ordered) if values == TEXT else kind.value_type)
     if t.is_string(kind) or t.is_string_view(kind):
         return column.cast(TEXT)
-    if t.is_binary(kind) or t.is_fixed_size_binary(kind) or t.is_binary_view(kind):
-        return column.cast(BYTES)
+    if t.is_binary(kind) or t.is_large_binary(kind) or t.is_fixed_size_binary(kind) or t.is_binary_view(kind):
+        return _as_told(column.cast(BYTES))
     return column
+
+
+def _as_told(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Bytes that are text in UTF-8, as programs in C write it (NULs behind it are none of it), as text; others as they
+    are."""
+    at = pc.index(pc.fill_null(pc.greater(pc.binary_length(column), 0), False), True).as_py()
+    if at < 0 or kind_of(column[at].as_buffer()) is not None:
+        return column
+    try:
+        text = pc.utf8_rtrim(column.cast(TEXT), "\0")
+    except pa.ArrowInvalid:
+        return column
+    return column if pc.any(pc.match_substring_regex(text, r"[\x00-\x08\x0e-\x1f\x7f]")).as_py() else text
 
 
 def _extension(kind: pa.DataType) -> str | None:

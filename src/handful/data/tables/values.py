@@ -156,16 +156,13 @@ def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, not
     codes, unknown = codes_of(column, classes)
     if not len(unknown):
         return Dense(codes, replace(wanted, open=False) if wanted.open else wanted)
-    said = f"'{key}' has {len(unknown):,} values {NEW} (first '{column[int(unknown[0])].as_py()}')"
-    if key == o.target:  # what becomes of such rows is said where they are scored
+    if key == o.target or wanted.open:
         classes = (*classes, *sorted(pc.unique(column.take(pa.array(unknown))).to_pylist()))
         codes, _ = codes_of(column, classes)
-    elif wanted.open:
-        notes.append(f"{said}: treated as missing in this column.")
-        classes = (*classes, *sorted(pc.unique(column.take(pa.array(unknown))).to_pylist()))
-        codes, _ = codes_of(column, classes)
-    else:
-        notes.append(f"{said}: read as missing.")
+    if key != o.target:  # what becomes of such rows of a target is said where they are scored
+        become = "treated as missing in this column" if wanted.open else "read as missing"
+        first = column[int(unknown[0])].as_py()
+        notes.append(f"'{key}' has {len(unknown):,} values {NEW} (first '{first}'): {become}.")
     return Dense(codes, replace(wanted, classes=classes, open=False))
 
 

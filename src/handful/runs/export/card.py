@@ -49,9 +49,7 @@ def _about(column: Column) -> list[object]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    lines = [
+        [str(v).replace("|", "\\|").replace("\n", " ") for v in line] for line in (head, ["---"] * len(head), *rows)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

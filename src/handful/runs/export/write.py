@@ -38,6 +38,8 @@ def write_export(
         raise HandfulError(
             f"{path.name}: export writes .onnx, .pt2 (a torch.export program) or .safetensors (the weights alone)"
         )
+    if path.name == "model.safetensors" and (path.parent / "plan.toml").exists():
+        raise HandfulError(f"{path} is what the run keeps its weights in: write to another file")
     about: dict[str, object] = {"model": str(plan.model), "data": str(plan.data), "scores": dict(scores), **versions()}
     facts: dict[str, object] = {}
     if path.suffix == ".safetensors":

@@ -14,9 +14,8 @@ from handful.base.keys import drawing
 from handful.batches.batches import Batches
 from handful.data.base import Batch, Column, Source
 from handful.data.media.folder import file_names
-from handful.report.document import Page, Part, Section
+from handful.report.document import Page, Part, Section, folded, picture_grid, sound_list, table_html, tiles
 from handful.report.figure import Figure
-from handful.report.markup import folded, picture_grid, sound_list, table_html, tiles
 from handful.report.page import Judged, file_name
 from handful.report.tables import Grid, print_table
 from handful.report.truth import figure_against, figure_calibration, figure_matrix, figure_residuals
@@ -32,7 +31,7 @@ from handful.report.words import (
     sentence,
     split_score,
 )
-from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of, titled, units_of
+from handful.runs.judge.examples import contents, pictures_of, sounds_of, titled, units_of
 from handful.runs.judge.interval import of_classes, of_numbers
 from handful.runs.judge.tally import Details, Floats, Row, Tally
 from handful.training.objective import Objective
@@ -99,7 +98,7 @@ class Evaluation:
                 print_table(part.classes)
         if self.worst:
             print("\nrows of highest loss:")
-            print_table([{k: _short(v) for k, v in row.items()} for row in titled(self.worst[:worst], self.units)])
+            print_table(titled(self.worst[:worst], self.units, length=60))
 
     def write(self, path: str | Path, title: str) -> Path:
         """Write the page to `path` and return it."""
@@ -245,10 +244,6 @@ def _as_given(found: Evaluation, column: Column | None, read: Batch) -> list[obj
 def _apart(name: str) -> str:
     """The name of a column, told from what else is listed of a row."""
     return f"column '{name}'" if name in _LISTED else name
-
-
-def _short(value: object) -> object:
-    return shorten(value, 60) if isinstance(value, str) else value
 
 
 def _counted(tally: Tally, name: str, rows: int, scores: dict[str, float]) -> Evaluation:

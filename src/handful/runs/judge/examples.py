@@ -40,14 +40,18 @@ def units_of(source: Source, names: Iterable[str]) -> dict[str, str]:
     return {name: unit for name in names if (unit := source.columns[name].unit)}
 
 
-def titled(rows: Iterable[Row], units: Mapping[str, str]) -> list[Row]:
-    """The rows with the units behind the names of their columns.
+def titled(rows: Iterable[Row], units: Mapping[str, str], length: int | None = None) -> list[Row]:
+    """The rows with the units behind the names of their columns; length: that texts are cut to.
 
     >>> titled([{"row": 1, "far": 5.0}], {"far": "km"})
     [{'row': 1, 'far (km)': 5.0}]
     """
     titles = {name: f"{name} ({unit})" for name, unit in units.items()}
-    return [{titles.get(name, name): value for name, value in row.items()} for row in rows]
+
+    def cut(value: object) -> object:
+        return shorten(value, length) if length and isinstance(value, str) else value
+
+    return [{titles.get(name, name): cut(value) for name, value in row.items()} for row in rows]
 
 
 def contents(source: Source, batch: Batch, names: Iterable[str], *, most: int, length: int) -> dict[str, list[object]]:

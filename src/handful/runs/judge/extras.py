@@ -15,7 +15,7 @@ from handful.base import files
 from handful.base.errors import HandfulError
 from handful.base.stopwatch import part
 from handful.batches.batches import Batches
-from handful.report.markup import picture_grid
+from handful.report.document import picture_grid
 from handful.runs.judge.evaluate import Evaluation, evaluate
 from handful.runs.judge.examples import DARK
 from handful.training.training import Training

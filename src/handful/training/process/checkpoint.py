@@ -56,24 +56,20 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row, keep: C
         for manifest in folder.glob("[0-9]*.json"):
             if int(manifest.stem) > step:
                 manifest.unlink(missing_ok=True)
-        _save(folder, step, tensors, meta, keep)
-
-
-def _save(folder: Path, step: int, tensors: dict[str, Tensor], meta: Row, keep: Collection[int]) -> None:
-    folder.mkdir(exist_ok=True)
-    stem = folder / f"{step:012d}"
-    digest = write_tensors(stem.with_suffix(".safetensors"), tensors)
-    write_json(stem.with_suffix(".json"), {**meta, "tensors": digest})
-    whole = sorted(folder.glob("[0-9]*.json"))
-    kept = {p.stem for p in [*whole[:1], *whole[-KEPT:]]} | {f"{k:012d}" for k in keep}
-    for old in whole:
-        if old.stem not in kept:
-            old.unlink(missing_ok=True)
-    for tensor_file in folder.glob("[0-9]*.safetensors"):
-        if tensor_file.stem not in kept:
-            tensor_file.unlink(missing_ok=True)
-    for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-        leftover.unlink(missing_ok=True)
+        folder.mkdir(exist_ok=True)
+        stem = folder / f"{step:012d}"
+        digest = write_tensors(stem.with_suffix(".safetensors"), tensors)
+        write_json(stem.with_suffix(".json"), {**meta, "tensors": digest})
+        whole = sorted(folder.glob("[0-9]*.json"))
+        kept = {p.stem for p in [*whole[:1], *whole[-KEPT:]]} | {f"{k:012d}" for k in keep}
+        for old in whole:
+            if old.stem not in kept:
+                old.unlink(missing_ok=True)
+        for tensor_file in folder.glob("[0-9]*.safetensors"):
+            if tensor_file.stem not in kept:
+                tensor_file.unlink(missing_ok=True)
+        for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink(missing_ok=True)
 
 
 def write_start(folder: Path, tensors: dict[str, Tensor], meta: Row) -> None:

@@ -1,21 +1,119 @@
-"""What the ranks tell one another at the end of a step: the sums of their gradients, and all else."""
+"""What the ranks tell one another: before the first step, whether they are about to train one model on one set of data;
+at the end of each, the sums of their gradients, on their way while the backward pass still runs, and all else."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from handful.base.shards import own_rows
-from handful.training.process.buckets import Buckets, hooked
-from handful.training.process.messages import SIGNALS, Messages
-from handful.training.process.sharding import Sharding
+from handful.base.errors import HandfulError, some
+from handful.base.files import of_text
+from handful.base.plan import Plan
+from handful.base.shards import is_shard, own_rows
+from handful.batches.batches import Batches
+from handful.data.base import Batch
+from handful.training.process.messages import SIGNALS, Messages, in_chunks
+from handful.training.process.sharding import Sharding, hooked
+from handful.transform.seen import row_hashes
 
+FIRST = 1 << 20  # bytes of the first bucket, which sets out early
+
+Send = Callable[[Tensor], dist.Work]
+
+
+class Buckets:
+    """The gradients of some parameters, side by side in buckets, each of which is sent as soon as it is full.
+
+    Which parameters there are, and in which order they are sent, is the same on all ranks. apart: the parameters of
+    sparse gradients, by number; they are not put into buckets. behind: what is summed with them behind the last
+    gradient, in the type of that.
+    """
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], apart: Sequence[int], send: Send, *, early: bool, behind: int = 0
+    ) -> None:
+        """early: whether buckets are sent while the backward pass runs; it must then touch each gradient once.
+        behind: how many numbers go behind the last gradient."""
+        self.parameters, self.send = list(parameters), send
+        self.flats: list[Tensor] = []
+        self.views: dict[int, Tensor] = {}
+        self.bucket_of: dict[int, int] = {}
+        self.numbers: list[list[int]] = []
+        number = {parameter: i for i, parameter in enumerate(self.parameters) if i not in apart}
+        runs = list(in_chunks(reversed(list(number)), FIRST))
+        for run in runs:
+            self._add([number[parameter] for parameter in run], behind if run is runs[-1] else 0)
+        self.behind = self.flats[-1][-behind:] if behind else None
+        self.soon = len(self.flats) - (behind > 0)  # the buckets that need not wait for the end of the backward pass
+        self.filled: set[int] = set()
+        self.works: list[dist.Work] = []
+        self.open = False
+        ahead = [i for i in self.views if early and self.bucket_of[i] < self.soon]
+        self.hooks = [hooked(self.parameters[i], partial(self._ready, i)) for i in ahead]
+
+    def _add(self, numbers: list[int], behind: int) -> None:
+        own = [self.parameters[i] for i in numbers]
+        sizes = [p.numel() for p in own]
+        flat = torch.empty(sum(sizes) + behind, dtype=own[0].dtype, device=own[0].device)
+        for i, part in zip(numbers, torch.split(flat, [*sizes, behind]), strict=False):
+            self.views[i] = part.view(self.parameters[i].shape)
+            self.bucket_of[i] = len(self.flats)
+        self.flats.append(flat)
+        self.numbers.append(numbers)
+
+    def begin(self) -> None:
+        """The next backward pass is the last one of a mini-batch."""
+        self.open = True
+        self.filled.clear()
+        self.works.clear()
+        self.missing = [len(numbers) for numbers in self.numbers]
+
+    def _ready(self, i: int, _: Tensor) -> None:
+        if self.open:
+            if i in self.filled:
+                raise HandfulError("the backward pass came to a gradient twice, after it was sent to the other ranks")
+            self._fill([i])
+            while len(self.works) < self.soon and not self.missing[len(self.works)]:
+                self.works.append(self.send(self.flats[len(self.works)]))
+
+    def _fill(self, numbers: Sequence[int]) -> None:
+        views, grads = list[Tensor](), list[Tensor]()
+        for i in numbers:
+            parameter, view = self.parameters[i], self.views[i]
+            self.filled.add(i)
+            self.missing[self.bucket_of[i]] -= 1
+            if (grad := parameter.grad) is None:
+                view.zero_()
+            else:
+                views.append(view)
+                grads.append(grad.to_dense() if grad.is_sparse else grad)
+            parameter.grad = view
+        if views:
+            torch._foreach_copy_(views, grads)
+
+    def send_the_rest(self) -> None:
+        """The backward pass is over: what it did not touch is zero on this rank."""
+        if not self.open:
+            self.begin()
+        self._fill([i for i in self.views if i not in self.filled])
+        self.open = False
+        for flat in self.flats[len(self.works) :]:
+            self.works.append(self.send(flat))
+
+    def close(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
+OWN = {"device", "threads", "step_times", "data"}  # may differ by rank: the data are known by their fingerprint
+WORDS = {"fingerprint": "other data", "rows": "data of another length"}
 HEAD = 4 + len(SIGNALS)  # numbers that a step says beside its metrics' sums
 ROOM = 1 << 14  # numbers behind the gradients, at most
 
@@ -159,3 +257,52 @@ class Exchange:
             hook.remove()
         if self.buckets is not None:
             self.buckets.close()
+
+
+def same_start(messages: Messages, plan: Plan, model: nn.Module, step: int, others: Iterable[Tensor] = ()) -> None:
+    """Compare plan, data, shapes and step by one hash, and give all ranks rank 0's weights, buffers and other tensors.
+
+    Raises HandfulError, on every rank alike, with what differs.
+    """
+    if messages.size == 1:
+        return
+    mine = {name: str(choice.value) for name, choice in plan.choices.items() if name not in OWN}
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    mine |= {f"the shape of {name}": f"{list(t.shape)} {str(t.dtype)[6:]}" for name, t in named.items()}
+    text = json.dumps(mine | {"the step to go on from": str(step)}, sort_keys=True)
+    if len(set(messages.gather(of_text(text)))) > 1:
+        raise HandfulError(difference([json.loads(said) for said in messages.gather(text)]))
+    messages.spread(t for t in [*named.values(), *others] if not is_shard(t))
+
+
+def same_rows(messages: Messages, batches: Batches, model: nn.Module) -> None:
+    """Compare the rows that the ranks are about to share, by their number and some of them, and the weights. Raises
+    HandfulError, on every rank alike."""
+    if messages.size == 1:
+        return
+    n = len(batches.source)
+    rows = np.unique(np.linspace(0, n - 1, 64).astype(np.int64)) if n else np.arange(0)
+    batch = Batch(batches.source.read(rows), rows)
+    for transform in batches.transforms if n else ():
+        batch = transform(batch)
+    weights = [float(p.detach().double().sum()) for p in model.parameters()]
+    said = messages.gather(json.dumps([weights, n, row_hashes(batch).tolist()]))
+    for rank, other in enumerate(said):
+        if other != said[0]:
+            what = "another trained model" if json.loads(other)[0] != json.loads(said[0])[0] else "other data"
+            raise HandfulError(f"rank {rank} has {what} than rank 0; all ranks must be given the same")
+
+
+def difference(said: list[Mapping[str, str]]) -> str:
+    """What the first rank that is unlike rank 0 has otherwise.
+
+    >>> difference([{"lr": "0.1", "seed": "0"}, {"lr": "0.2", "seed": "0"}])
+    'rank 1 has another plan than rank 0: lr is 0.2 and not 0.1; all ranks must be given the same'
+    """
+    first = said[0]
+    rank, other = next((r, mine) for r, mine in enumerate(said) if mine != first)
+    names = [name for name in sorted({*first, *other}) if first.get(name) != other.get(name)]
+    if known := [WORDS[name] for name in names if name in WORDS]:
+        return f"rank {rank} has {known[0]} than rank 0; all ranks must be given the same"
+    words = [f"{name} is {other.get(name, 'missing')} and not {first.get(name, 'missing')}" for name in names]
+    return f"rank {rank} has another plan than rank 0: {some(words)}; all ranks must be given the same"

@@ -11,15 +11,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from handful.base.errors import HandfulError
 from handful.base.shards import is_shard, own_rows
-from handful.training.process.buckets import hooked
 from handful.training.process.messages import Messages
 
 PIECE = 0.25  # of the parameters: a block that holds more is cut again where it has blocks of its own
 LISTS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 T = TypeVar("T")
+
+
+def hooked(parameter: nn.Parameter, act: Callable[[Tensor], None]) -> RemovableHandle:
+    """Have `act` called each time a backward pass has added to the parameter's gradient."""
+    hook: RemovableHandle = parameter.register_post_accumulate_grad_hook(act)  # type: ignore[no-untyped-call]
+    return hook
 
 
 class Sharding:

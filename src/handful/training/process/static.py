@@ -30,9 +30,9 @@ from handful.training.special.side_effects import Evaluations, in_python, why_un
 from handful.training.step import OneStep, differentiate
 from handful.training.training import Training
 from handful.training.watch.guards import all_finite
+from handful.training.watch.history import Window
 from handful.training.watch.record import say
 from handful.training.watch.weights import as_now, average_weight, update_average
-from handful.training.watch.window import Window
 from handful.transform.augment.base import Augment
 
 DEVICES = ("cuda",)  # where steps are captured; the tests add the CPU, where they are called as they are

@@ -18,6 +18,7 @@ from handful.losses.loss import model as model_loss
 from handful.losses.metric import Metric, SumMetric
 from handful.training.special import adapters
 from handful.training.special.adapters import Seen, viewing
+from handful.transform.pipeline import Pipeline
 from handful.transform.several import Several
 
 Scale = tuple[Tensor, Tensor]
@@ -60,6 +61,7 @@ class Adapted:
     dtype: torch.dtype
     whole: bool
     several: Several | None = None  # the target, where it is several that are not alike
+    target = ""  # its column
     nested = False  # whether columns hold Tensors inside dicts and lists
     part = ""  # of the model's output, which metrics see
     link = ""  # of `LINKS`, by which they see numbers
@@ -83,11 +85,10 @@ class Adapted:
         # Listed once: walking the tree of modules costs more than a small model's forward pass.
         self.parameters, self.buffers = list(model.parameters()), list(model.buffers())
 
-    def takes(self, several: Several | None, columns: Iterable[Column] = ()) -> None:
-        """Decide how batches get to the device. several: the target, where it is several that are not alike; columns:
-        of the data."""
-        self.several = several
-        self.nested = several is not None or any(column.kind == "collated" for column in columns)
+    def takes(self, pipeline: Pipeline, columns: Iterable[Column]) -> None:
+        """Decide how batches of these columns get to the device."""
+        self.several, self.target = pipeline.several, pipeline.target.column if pipeline.target else ""
+        self.nested = self.several is not None or any(column.kind == "collated" for column in columns)
 
     def minimise(self, loss: LossFunction, metrics: Iterable[Metric], scale: Scale | None = None) -> None:
         """Decide on loss and metrics, where they follow from the model's output."""
@@ -153,7 +154,12 @@ class Adapted:
     def _first_forward(self, batch: Batch) -> object:
         """Step 3 for the first batch, which lies on the model's device."""
         self.forward, output = adapters.first_call(
-            self.model, batch, self.device, self._autocast, whole=self.whole or self.of_model, target=self.of_model
+            self.model,
+            batch,
+            self.device,
+            self._autocast,
+            whole=self.whole or self.of_model,
+            target=self.target if self.of_model else None,
         )
         return output
 

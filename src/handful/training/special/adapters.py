@@ -52,17 +52,17 @@ def place_nested(several: Several | None, batch: Batch, device: torch.device, dt
 
 def first_call(
     model: nn.Module, batch: Batch, device: torch.device, autocast: torch.dtype | None, *,
-    whole: bool = False, target: bool = False,
+    whole: bool = False, target: str | None = None,
 ) -> tuple[Call, object]:  # fmt: skip
     """How to call the model for batches like this one, and its output for it: model(x), or model(name=value, ...) where
     there are several inputs.
 
     A Hugging Face model of token ids is called as model(input_ids=x, attention_mask=...). Of an output with several
-    parts the scores are taken, see `handful.losses.outputs.scores_in`, unless it is asked for whole. target: the model
-    is called with the target, too, where a batch has it. Under autocast, outputs are float32 again.
+    parts the scores are taken, see `handful.losses.outputs.scores_in`, unless it is asked for whole. target: the column
+    of the target, where the model is called with it, too, if a batch has it. Under autocast, outputs are float32 again.
     """
     call = _by_inputs(model, batch)
-    call = _with_target(model, batch) if target else call
+    call = call if target is None else _with_target(model, batch, target)
     with torch.autocast(device.type, autocast) if autocast else nullcontext():
         output = call(batch)
     if not whole and (part := scores_in(output)):
@@ -153,31 +153,32 @@ def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
     return found.parameters
 
 
-def target_argument(model: nn.Module, inputs: Sequence[str]) -> tuple[str, bool] | None:
-    """The argument of the model's forward for the target, and whether it has to be given: of a usual name, or the only
-    one to be given besides these inputs; None where there is none."""
+def target_argument(model: nn.Module, inputs: Sequence[str], column: str) -> tuple[str, bool] | None:
+    """The argument of the model's forward for the target, and whether it has to be given: of its column's name, of a
+    usual one, or the only one to be given besides these inputs; None where there is none."""
     found = _parameters(model)
     single = list(inputs) == ["x"]
     others = list(found)[1:] if single else [name for name in found if name not in inputs]
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     given = [n for n in others if found[n].default is inspect.Parameter.empty and found[n].kind not in kinds]
-    usual = [name for name in _TARGETS if name in others]
+    usual = [name for name in (column, *_TARGETS) if name in others]
     if usual:
         return usual[0], usual[0] in given
     given = [name for name in given if name not in (*LENGTHS, MASK)]
     return (given[0], True) if single and len(given) == 1 else None
 
 
-def _with_target(model: nn.Module, batch: Batch) -> Call:
+def _with_target(model: nn.Module, batch: Batch, column: str) -> Call:
     """The call of a model that is given the target, too, and makes its loss of it."""
     names = input_names(batch)
-    found = target_argument(model, names)
+    found = target_argument(model, names, column)
     if found is None and "y" not in batch.columns:  # it makes its loss of the inputs
         return _by_inputs(model, batch)
     if found is None:
         raise HandfulError(
             f"loss='model' needs a model whose forward takes the target, as forward(x, y); "
-            f"{type(model).__name__}'s has no argument for it"
+            f"{type(model).__name__}'s has no argument for '{column}'. What it takes "
+            "by name, and makes its loss of, needs no target="
         )
     name, needed = found
     ids = _takes_ids(model)

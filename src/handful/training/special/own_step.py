@@ -16,8 +16,7 @@ from handful.base.keys import IN_TURN, key
 from handful.base.machine import wide
 from handful.data.base import Batch
 from handful.optim.fused import Moved, stepper_of
-from handful.optim.groups import by_pattern, trainable
-from handful.optim.parts import parts_of
+from handful.optim.parts import by_pattern, parts_of, trainable
 from handful.training.loop import StepByStep
 from handful.training.objective import LossSums, Objective
 from handful.training.special.adapters import added_up

@@ -23,10 +23,10 @@ from handful.training.state import Best
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import diverged, finite, not_finite_in
+from handful.training.watch.history import Window
 from handful.training.watch.record import checkpoint_due, crossed, log, moment, noted, save, say
 from handful.training.watch.saved import evaluated
 from handful.training.watch.weights import Weights, left_as_it_was, load_weights
-from handful.training.watch.window import Window
 
 CONSIDERED = 16  # times in a run that the batch may grow
 FEW_HELD = 100  # held-out rows, and fewer: whether their loss is higher than at another look is told by its error

@@ -12,8 +12,8 @@ from handful.base.plan import Row
 from handful.optim.build import load_state, state_tensors
 from handful.optim.parts import averages_itself, switch
 from handful.training.state import Best, Kept, State
+from handful.training.watch.history import Window
 from handful.training.watch.weights import Weights, changed, copy_weights, laid_out, load_weights, put_beside
-from handful.training.watch.window import Window
 
 PLAIN = (  # of the state: numbers, and lists and dicts of them
     "position", "step", "seconds", "micro_batch", "batch", "noise", "probing_cost", "back", "went_back", "skipped",

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError, some
 from handful.base.machine import wide
 from handful.base.shards import as_shared, is_shard
-from handful.optim.packed import GENERATORS, draw_from, pack, unpack
+from handful.optim.state import GENERATORS, draw_from, pack, unpack
 
 Weights = dict[str, Tensor]
 MOST = 1 << 24  # numbers in a Tensor that is kept beside the weights
+_HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith("_hooks"))
 _MODULES_OWN = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
 
 
@@ -55,7 +56,6 @@ def left_as_it_was(model: object) -> Iterator[None]:
         if not nn.parameter.is_lazy(value)
     ]
     back = as_now(model)
-    places, parts = _places(model).keys(), [name for name, _ in model.named_parameters()]
     try:
         yield
     finally:
@@ -63,11 +63,14 @@ def left_as_it_was(model: object) -> Iterator[None]:
             put_back(value, before)
             if not isinstance(module, torch.jit.ScriptModule):
                 module._buffers[name] = value
-        if parts == [name for name, _ in model.named_parameters()]:  # else it was built by its first call
-            for name, (holder, key) in _places(model).items():
-                if name not in places and _packed(holder[key]) is not None:  # made by a call, and so again by the next
-                    del holder[key]
-            back()
+        back()
+
+
+def _parts(model: nn.Module) -> list[object]:
+    """What a model is built of: its parameters by name, and the hooks of its modules and parameters."""
+    hooked = [vars(module).get(name) for module in model.modules() for name in _HOOKS]
+    hooked += [p._backward_hooks for p in model.parameters()]
+    return [name for name, _ in model.named_parameters()] + [key for hooks in hooked for key in hooks or ()]
 
 
 def load_weights(model: nn.Module, weights: Weights) -> None:
@@ -192,12 +195,19 @@ def put_beside(
 
 
 def as_now(model: nn.Module, loss: object = None) -> Callable[[], None]:
-    """Keep what `beside` finds; a call of the result puts back what has changed since, any number of times."""
+    """Keep what `beside` finds; a call of the result puts back what has changed since, and takes away what came since,
+    any number of times. A model that was built, or given hooks, since stays as it is: it holds something by which it
+    knows."""
     forms, tensors = beside(model, loss)
-    first = _marks(forms, tensors)
+    first, places, parts = _marks(forms, tensors), _held(model, loss).keys(), _parts(model)
     tensors = {name: value.clone() for name, value in tensors.items()}
 
     def back() -> None:
+        if parts != _parts(model):
+            return
+        for name, (holder, key) in _held(model, loss).items():
+            if name not in places and _packed(holder[key]) is not None:  # made by a call, and so again by the next
+                del holder[key]
         now = marks(model, loss)
         put_beside(model, {n: form for n, form in forms.items() if now.get(n) != first[n]}, tensors, loss)
 

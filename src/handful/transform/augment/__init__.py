@@ -17,14 +17,14 @@ from handful.transform.augment.geometry import Scale as scale
 from handful.transform.augment.geometry import Shift as shift
 from handful.transform.augment.mix import Cutmix as cutmix
 from handful.transform.augment.mix import Mixup as mixup
-from handful.transform.augment.sequence import FrequencyMask as frequency_mask
-from handful.transform.augment.sequence import TimeMask as time_mask
-from handful.transform.augment.sequence import TimeShift as time_shift
-from handful.transform.augment.sequence import TokenDropout as token_dropout
 from handful.transform.augment.value import Colour as colour
 from handful.transform.augment.value import Cutout as cutout
+from handful.transform.augment.value import FrequencyMask as frequency_mask
 from handful.transform.augment.value import Gain as gain
 from handful.transform.augment.value import Noise as noise
+from handful.transform.augment.value import TimeMask as time_mask
+from handful.transform.augment.value import TimeShift as time_shift
+from handful.transform.augment.value import TokenDropout as token_dropout
 
 __all__ = [
     "Augment",
