@@ -307,8 +307,7 @@ def make_training(
     data: Data, objective: Objective, batches: Batches, size: int | None, options: Config, chooser: Chooser,
     ranks: Ranks, folder: RunFolder | None,
 ) -> Training:  # fmt: skip
-    """Optimizer, rates and stop rule; then all parts together. What is still open has a provisional value: see
-    `settle`."""
+    """Optimizer, rates and stop rule; then all parts together; what is open has a provisional value: see `settle`."""
     net, loss, objective.source = objective.model, options.loss, data.train
     note_what_is_fixed(options, chooser)
     optimizer = choose.optimizer(options, net, chooser, ranks.size, calmer(data.pipeline, data.counts))
