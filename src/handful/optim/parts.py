@@ -123,6 +123,12 @@ def not_fused(optimizer: Optimizer) -> None:
                 group["fused"] = False
 
 
+def may_train(model: nn.Module, optimizer: Optimizer) -> list[nn.Parameter]:
+    """The parameters that are trained, or may be later on: frozen ones, too, that the optimizer holds."""
+    held = {p for group in optimizer.param_groups for p in group["params"]}
+    return [p for p in model.parameters() if p.requires_grad or p in held]
+
+
 def needs_closure(optimizer: Optimizer) -> bool:
     """Whether its step has to be given the loss to evaluate, as LBFGS's."""
     closure = signature(getattr(optimizer.step, "__func__", optimizer.step)).parameters.get("closure")

@@ -15,7 +15,7 @@ from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.models.wrapped import must_be_model, uncompiled
 from handful.optim import schedule
-from handful.optim.parts import needs_closure
+from handful.optim.parts import may_train, needs_closure
 from handful.optim.rates import set_base
 from handful.optim.schedule import Schedule
 from handful.plan import defaults as choose
@@ -318,7 +318,6 @@ def make_training(
         micro, whole = None, Choice(None, "found", "a mini-batch is kept whole: its loss cannot be computed in parts")
     chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
-    held = {p for group in optimizer.param_groups for p in group["params"]}  # frozen ones may be trained later on
     averaged = choose.ema(options, net, optimizer, rows=len(data.train) if data.held_out is not None else None)
     ema, average = (chooser.put("ema", averaged), copy_weights(net)) if averaged else (0.0, None)
     return Training(
@@ -342,7 +341,7 @@ def make_training(
         folder=folder,
         held_out=data.held_out,
         evenness=evenness(data.pipeline, data.counts),
-        parameters=[p for p in net.parameters() if p.requires_grad or p in held],
+        parameters=may_train(net, optimizer),
         training_step=options.training_step,
     )
 
