@@ -209,5 +209,5 @@ def test_the_wrong_way_for_a_score_that_is_known_is_refused():
     assert run.plan.score == "valid_gap_r2"
 
 
-def error(outputs, targets):
+def error(outputs: np.ndarray, targets: np.ndarray):
     return float(np.abs(outputs - targets).mean())

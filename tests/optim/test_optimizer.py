@@ -345,7 +345,8 @@ def test_frozen_parameters_are_left_out() -> None:
     model = net()
     model.embed.requires_grad_(False)
     built = opt.build("adam", model)
-    assert "1 of 11 parameters are frozen and left out." in built.notes
+    left = "1 of 11 parameters are frozen and left out, also if they are thawed later"
+    assert f"{left}; an optimizer of your own may hold them." in built.notes
     assert "embed.weight" not in set().union(*named_groups(model, built.optimizer))
     model.requires_grad_(False)
     with pytest.raises(HandfulError, match="nothing to train: all its parameters are frozen"):

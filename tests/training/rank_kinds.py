@@ -104,6 +104,18 @@ class Normed(nn.Module):
         return {"logits": z} if y is None else {"logits": z, "loss": contrastive(z, y)}
 
 
+class Thaws:
+    """Freezes and thaws layers as a run goes on."""
+
+    def __call__(self, event, info):
+        if event == "start":
+            self.model = info["training"].objective.model
+        if event in ("start", "step"):
+            step = info.get("step", 0)
+            self.model[0].requires_grad_(step >= 3)
+            self.model[2].requires_grad_(not 3 <= step < 5)
+
+
 def contrastive(output, target):
     """Rows of one class are to be near one another (Khosla et al. 2020)."""
     z = nn.functional.normalize(output, dim=1)
@@ -169,6 +181,7 @@ KINDS = {  # name -> model of a rank or by name, data (or what gives them), opti
     "mixed pictures": (of(Conv), (PICTURES, Y), {"augment": "mixup", "micro_batch": 3}),
     "class weights": (net(), (X, Y), {"class_weight": [1.0, 3.0, 0.2], "micro_batch": 3}),
     "balanced": (net(), (X, Y), {"shuffle": "balanced", "class_weight": None}),
+    "layers frozen and thawed": (net(), (X, Y), {"callbacks": [Thaws()], "clip_norm": 0.1, "l1": 0.01}),
     "labels": (net(), {"x": X, "y": (X[:, :3] > 0).astype(np.int64)}, {"target": "y"}),
     "rows of different lengths": (of(Last), ragged, {}),
     "spelled out by CTC": (of(Spelling), spoken, {"target": "y", "task": "sequence"}),

@@ -158,3 +158,38 @@ def test_a_state_that_json_does_not_hold_is_named(tmp_path: Path) -> None:
         HandfulError, match=r"the state of the callback Counts 1 is not one that JSON holds, not \{'ste"
     ):
         handful.fit(net(), (X, Y), out=tmp_path / "run", save_every=2, callbacks=[counts], **HOW)
+
+
+@pytest.mark.parametrize("given", [{}, {"clip_norm": 0.5}, {"l1": 1e-3}], ids=repr)
+def test_layers_that_a_callback_thaws_are_trained_as_in_a_plain_loop(given):
+    """Clipped and penalised with the others, though they were frozen when the run began."""
+
+    def made():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+        model[0].requires_grad_(False)
+        return model, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+    x = torch.randn(96, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long() + (x[:, 1] > 0.5).long()
+    (plain, optimizer), (model, theirs) = made(), made()
+    for step in range(40):
+        plain[0].requires_grad_(10 <= step < 30)
+        rows = torch.as_tensor(handful.Order(96, seed=0)[step * 8 : step * 8 + 8])
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(plain(x[rows]), y[rows]).backward()
+        for p in plain.parameters():
+            if "l1" in given and p.ndim > 1 and p.grad is not None:
+                p.grad += given["l1"] * p.detach().sign()
+        if "clip_norm" in given:
+            nn.utils.clip_grad_norm_(plain.parameters(), given["clip_norm"])
+        optimizer.step()
+
+    def thaw(event, info):
+        if event == "step":
+            model[0].requires_grad_(10 <= info["step"] < 30)
+
+    options = {"optimizer": theirs, "schedule": "constant", "preprocess": None, "valid": None, "quiet": True, **given}
+    handful.fit(model, (x.numpy(), y.numpy()), batch=8, until="steps(40)", callbacks=[thaw], **options)
+    for found, wanted in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(found, wanted)

@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import rank_kinds
 import ranks
 
-QUICK = ["a class and a number", "rows of different lengths", "rows compared", "places that count", "mixed pictures"]
+QUICK = ["a class and a number", "rows of different lengths", "rows compared", "places that count", "mixed pictures",
+         "layers frozen and thawed"]  # fmt: skip
 SLOW = [name for name in rank_kinds.KINDS if name not in QUICK]
 FSDP = ["rows compared", "two heads", "text", "pictures", "spelled out by CTC", "NaN where rows are compared"]
 slow = partial(pytest.param, marks=pytest.mark.slow)

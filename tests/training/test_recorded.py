@@ -6,7 +6,7 @@ import itertools
 import random
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 import handful
 from handful.base.plan import Progress
+from handful.data.base import Batch
 from handful.training.special import recorded
+from handful.training.step import ExactGradient
 
 CALLS: list[int] = []
 COUNTED = [0]
@@ -203,7 +207,7 @@ def half() -> nn.Module:
 
 
 class Recurrent(nn.Module):
-    """A GRU turns its output in place."""
+    """A GRU turns its output in place; an LSTM asks whether gradients are on."""
 
     def __init__(self, kind: type[nn.RNNBase]) -> None:
         super().__init__()
@@ -219,6 +223,28 @@ def gru() -> nn.Module:
 
 def rnn() -> nn.Module:
     return Recurrent(nn.RNN)
+
+
+def lstm() -> nn.Module:
+    return Recurrent(nn.LSTM)
+
+
+class Norms(nn.Module):
+    """Parametrizations, functional calls and derivatives within the forward pass, complex weights, a checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = parametrizations.weight_norm(nn.Linear(6, 8)), nn.Linear(8, 3)
+        self.middle = parametrizations.spectral_norm(nn.Linear(8, 8))
+        self.turn = nn.Parameter(torch.randn(8, 8, dtype=torch.cfloat) / 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        slope = torch.func.vmap(torch.func.grad(lambda row: self.first(row).tanh().sum()))(x)
+        h = checkpoint(torch.tanh, self.first(x + 0.1 * slope), use_reentrant=False)
+        h = h + (self.middle(h).to(torch.cfloat) @ self.turn).abs()
+        with torch.autocast("cpu", torch.bfloat16):
+            h = self.last(h)
+        return torch.func.functional_call(self.last, {"weight": self.last.weight * 2}, (F.pad(h.float(), (0, 5)),))
 
 
 class Asks(nn.Module):
@@ -261,7 +287,7 @@ def test_a_loss_that_leaves_rows_out(monkeypatch: pytest.MonkeyPatch) -> None:
     same(run, as_it_is(monkeypatch, mlp, **given))
 
 
-@pytest.mark.parametrize("make", [Own, picture, half, gru, rnn], ids=["own", "picture", "bfloat16", "gru", "rnn"])
+@pytest.mark.parametrize("make", [Own, picture, half, gru, rnn, lstm, Norms], ids=lambda make: make.__name__)
 def test_other_networks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run = train(make)
     assert "from step 7 on" in run.plan.choices["compile"].reason
@@ -340,6 +366,37 @@ def test_what_an_evaluation_changes_is_recorded_anew(monkeypatch: pytest.MonkeyP
     run = train(Evaluated, **given)
     assert "from step 7 on" in run.plan.choices["compile"].reason
     same(run, as_it_is(monkeypatch, Evaluated, **given))
+
+
+class Freezes(nn.Module):
+    """As of some evaluation, counted in a buffer, a weight is frozen, or its gradient is changed by a hook."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.first, self.last, self.how = nn.Linear(6, 8), nn.Linear(8, 3), how
+        self.register_buffer("looks", torch.tensor(0))
+
+    def train(self, mode: bool = True) -> "Freezes":
+        self.looks += not mode
+        weight = self.first.weight
+        if mode and self.looks == 4 and self.how == "frozen":
+            weight.requires_grad_(False)
+        if mode and self.looks == 4 and self.how != "frozen" and not weight._backward_hooks:
+            weight.register_hook(lambda gradient: gradient * 0.5)
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).relu())
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("frozen", "from step 7 on"), ("hook", "between steps may change the model")]
+)
+def test_what_an_evaluation_does_to_a_weight_is_seen(how: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"valid": 0.1, "evaluate_every": 1.0, "until": "steps(80)"}
+    run = train(lambda: Freezes(how), **given)
+    assert said in run.plan.choices["compile"].reason
+    same(run, as_it_is(monkeypatch, lambda: Freezes(how), **given))
 
 
 class OwnRate(Own):
@@ -434,6 +491,7 @@ def test_what_changes_later_is_found_at_the_next_check(monkeypatch: pytest.Monke
     monkeypatch.setattr(recorded.Recorded, "take", _changing(recorded.Recorded.take, holder))
     run = train(Late)
     assert run.plan.choices["compile"].reason == f"{recorded.NOT}they do not give the bits of the step itself"
+    assert recorded.UNSURE.format(7, 8, "they do not give the bits of the step itself") in run.plan.notes
 
 
 def _changing(take: Callable[..., None], holder: type) -> Callable[..., None]:
@@ -451,6 +509,32 @@ def test_a_resumed_run_has_the_same_bits(tmp_path: Path, monkeypatch: pytest.Mon
     assert "from step 24 on" in resumed.plan.choices["compile"].reason
     for a, b in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("make", [mlp, lstm, Norms])
+def test_whatever_the_clock_decides_the_bits_are_the_same(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that is neither broken off nor recorded, and of one that is, from odd steps on, and replayed."""
+    given = {"schedule": "constant", "valid": 0.1, "evaluate_every": 0.5}
+    whole, decide = as_it_is(monkeypatch, make, until="steps(90)", **given), random.Random(0)
+    body_of = recorded.Recorded.parts
+
+    def parts(self: recorded.Recorded, step: ExactGradient) -> Iterator[Batch]:
+        monkeypatch.setattr(recorded, "SHORT", decide.choice([0.0, 100.0]))
+        if decide.random() < 0.1:
+            self.bodies.clear()
+        return body_of(self, step)
+
+    monkeypatch.setattr(recorded.Recorded, "parts", parts)
+    train(make, until="steps(37)", out=tmp_path / "run", **given)
+    resumed = handful.resume(tmp_path / "run", until="steps(90)", model=make(), train=rows(), quiet=True)
+    assert resumed.plan.choices["compile"].reason.startswith("from step")
+    for a, b in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    looks = [{row["step"]: row["valid_loss"] for row in run.history if "valid_loss" in row} for run in (resumed, whole)]
+    assert looks[0] == looks[0] | looks[1]  # one more is where it was broken off
+    assert handful.replay(tmp_path / "run", 61, model=make(), train=rows()).differs is None
 
 
 def test_mini_batches_of_several_sizes(monkeypatch: pytest.MonkeyPatch) -> None:

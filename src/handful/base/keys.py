@@ -149,11 +149,11 @@ class Seeder:
         self.looks, self.known = 4, list[object]()  # where whoever keeps random states may put them back to
 
     def __call__(self, key: int) -> None:
-        if self.looks and self.known and of_host() not in self.known:
+        before = of_host() if self.looks else None
+        if self.looks and self.known and before not in self.known:
             self.looks = 0  # from here on for good
         elif self.looks == 1:
             self.settled(self.of_torch)
-        before = of_host() if self.looks else None
         seed_all(key, self.of_torch)
         if self.looks:
             self.looks, self.known = self.looks - 1, [*self.known, before, of_host()]

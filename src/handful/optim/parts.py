@@ -123,6 +123,12 @@ def not_fused(optimizer: Optimizer) -> None:
                 group["fused"] = False
 
 
+def may_train(model: nn.Module, optimizer: Optimizer) -> list[nn.Parameter]:
+    """The parameters that are trained, or may be later on: frozen ones, too, that the optimizer holds."""
+    held = {p for group in optimizer.param_groups for p in group["params"]}
+    return [p for p in model.parameters() if p.requires_grad or p in held]
+
+
 def needs_closure(optimizer: Optimizer) -> bool:
     """Whether its step has to be given the loss to evaluate, as LBFGS's."""
     closure = signature(getattr(optimizer.step, "__func__", optimizer.step)).parameters.get("closure")
@@ -278,7 +284,8 @@ def trainable(model: nn.Module) -> tuple[Parameters, list[str]]:
         what = "all its parameters are frozen (requires_grad is False)" if parameters else "it has no parameters"
         raise HandfulError(f"the model {type(model).__name__} has nothing to train: {what}")
     frozen = len(parameters) - len(found)
-    return found, [f"{frozen} of {len(parameters)} parameters are frozen and left out."] if frozen else []
+    left = f"{frozen} of {len(parameters)} parameters are frozen and left out, also if they are thawed later"
+    return found, [f"{left}; an optimizer of your own may hold them."] if frozen else []
 
 
 def check_sparse(optimizer: Optimizer, model: nn.Module) -> None:

@@ -15,7 +15,7 @@ from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.models.wrapped import must_be_model, uncompiled
 from handful.optim import schedule
-from handful.optim.parts import needs_closure
+from handful.optim.parts import may_train, needs_closure
 from handful.optim.rates import set_base
 from handful.optim.schedule import Schedule
 from handful.plan import defaults as choose
@@ -307,8 +307,7 @@ def make_training(
     data: Data, objective: Objective, batches: Batches, size: int | None, options: Config, chooser: Chooser,
     ranks: Ranks, folder: RunFolder | None,
 ) -> Training:  # fmt: skip
-    """Optimizer, rates and stop rule; then all parts together. What is still open has a provisional value: see
-    `settle`."""
+    """Optimizer, rates and stop rule; then all parts together; what is open has a provisional value: see `settle`."""
     net, loss, objective.source = objective.model, options.loss, data.train
     note_what_is_fixed(options, chooser)
     optimizer = choose.optimizer(options, net, chooser, ranks.size, calmer(data.pipeline, data.counts))
@@ -342,7 +341,7 @@ def make_training(
         folder=folder,
         held_out=data.held_out,
         evenness=evenness(data.pipeline, data.counts),
-        parameters=[p for p in net.parameters() if p.requires_grad],
+        parameters=may_train(net, optimizer),
         training_step=options.training_step,
     )
 

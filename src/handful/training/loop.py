@@ -11,7 +11,7 @@ from handful.training.process.interrupts import INTERRUPTED, Interrupts
 from handful.training.process.static import Graph
 from handful.training.special.ahead import AHEAD, Coming, coming
 from handful.training.special.exact import again
-from handful.training.special.recorded import Recorded, may_be
+from handful.training.special.recorded import as_recorded
 from handful.training.step import ExactGradient, update
 from handful.training.training import Training
 
@@ -44,7 +44,7 @@ class StepByStep(ExactGradient):
         self.coming, self.most = list[Coming](), 1 if t.schedule.by_clock else AHEAD  # the next steps, the last first
         self.again = again(self) if needs_closure(t.state.optimizer) else None
         super().__init__(t.objective, Batch({}, np.empty(0, np.int64)), t.state.micro_batch, t.ranks, seed=t.plan.seed)
-        self.recorded = Recorded(t).parts if may_be(t) else None
+        self.recorded = as_recorded(t)
 
     def choose(self) -> Batch:
         """The mini-batch at the state's position. Its size may change between two steps: no row is lost."""

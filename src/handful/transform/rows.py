@@ -102,30 +102,36 @@ class Padded(RaggedValues):
         return padded(found.values, found.offsets.diff()).movedim(1, -1).contiguous()
 
 
-def _stored(parts: list[Tensor], ragged: bool) -> Stored:
-    """A column of the pipeline's output, from that of some rows at a time."""
-    dtype, shape = str(parts[0].dtype).removeprefix("torch."), parts[0].shape[1:]
-    if not ragged:
-        return Dense(_block(torch.cat(parts)), Column("tensor", dtype, tuple(shape)))
-    values, lengths = zip(*map(_trim, parts))
+def _stored(found: Tensor | list[Tensor]) -> Stored:
+    """A column of the pipeline's output, whole, or of rows of different lengths, some at a time."""
+    one = found if isinstance(found, Tensor) else found[0]
+    dtype, shape = str(one.dtype).removeprefix("torch."), one.shape[1:]
+    if isinstance(found, Tensor):
+        return Dense(_block(found), Column("tensor", dtype, tuple(shape)))
+    values, lengths = zip(*map(_trim, found))
     return Padded(torch.cat(values), offsets_of(torch.cat(lengths)), Column("tensor", dtype, (*shape[:-1], None)))
 
 
 def cache(source: Source, pipeline: Callable[[Batch], Batch], ragged: set[str], at_most: int) -> Arrays | None:
     """The pipeline's output for every row of a source, whose row ids it has; None as soon as it is clear that it would
     need more than `at_most` bytes. ragged: columns whose last axis varies (tokens, frames), kept without padding."""
-    made: list[dict[str, Tensor]] = []
-    used = 0
-    for rows in blocks(len(source), _at_once(source, source.columns, 1 << 22)):
+    n, used, whole, parts = len(source), 0, dict[str, Tensor | list[Tensor]](), dict[str, list[Tensor]]()
+    for rows in blocks(n, _at_once(source, source.columns, 1 << 22)):
         batch = pipeline(source.take(rows))
         tensors = batch.tensors()
         used += sum(value.nbytes for value in tensors.values())
-        if len(tensors) < len(batch.columns) or used / (rows[-1] + 1) * len(source) > at_most:
+        if len(tensors) < len(batch.columns) or used / (rows[-1] + 1) * n > at_most:
             return None
-        made.append(tensors)
-    if not made:
+        for name, value in tensors.items():
+            if name in ragged:
+                parts.setdefault(name, []).append(value)
+                continue
+            if name not in whole:
+                whole[name] = value.new_empty((n, *value.shape[1:]))
+            whole[name][rows[0] : rows[0] + len(rows)] = value
+    stored = {name: _stored(value) for name, value in (whole | parts).items()}
+    if not stored:
         return None
-    stored = {name: _stored([part[name] for part in made], name in ragged) for name in made[0]}
     return Arrays(stored, "y" if "y" in stored else None, name=source.name, where=source.where)
 
 

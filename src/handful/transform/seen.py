@@ -64,7 +64,8 @@ def seen(source: Source) -> Tensor | None:
     if len(source) > MOST or any(column.varies and len(column.shape) > 1 for column in source.columns.values()):
         return None
     parts = [row_hashes(batch) for batch in chunks_of(source, list(source.columns), 1 << 20)]
-    return torch.from_numpy(np.unique(np.concatenate(parts)))
+    found = np.sort(np.concatenate(parts))  # NumPy 2.4's unique takes 65 times as long where few are alike
+    return torch.from_numpy(found[np.append(True, found[1:] != found[:-1])])
 
 
 class Repeated:

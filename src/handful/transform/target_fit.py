@@ -74,7 +74,8 @@ class TargetFitter:
                 raise self._wrong(
                     f"is missing {in_row(rows[names.index('')], self.where)}; remove the row or fill it in"
                 )
-            for name in dict.fromkeys(names):
+            value = list(dict.fromkeys(names))
+            for name in value:
                 self.names.setdefault(composed(name), name)
         self.labels.update(np.unique(labels_of(value, self.column, self.name)[0]).tolist())
         if len(self.labels) > _UNIQUE:

@@ -147,6 +147,7 @@ class Exchange:
         """sharding: of a model whose gradients are added up already, during the backward pass."""
         self.messages, self.of, self.sharding = messages, parameters, sharding
         self.parameters = [p for p in parameters if p.requires_grad]
+        self.trained = [*map(id, self.parameters)]
         self.buckets: Buckets | None = None
         self.apart: list[int] = []  # the parameters of sparse gradients
         self.places: dict[str, slice] = {}  # of each metric's sums among the numbers, behind those of HEAD

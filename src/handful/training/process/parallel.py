@@ -93,7 +93,8 @@ class Ranks(Messages):
         return said
 
     def _exchange(self, parameters: Sequence[nn.Parameter]) -> Exchange:
-        if self.exchange is None or self.exchange.of is not parameters:
+        trained = [id(p) for p in parameters if p.requires_grad]  # callbacks may change which
+        if self.exchange is None or self.exchange.of is not parameters or trained != self.exchange.trained:
             self.close()
             self.exchange = Exchange(self, parameters, self.sharding)
         return self.exchange

@@ -15,7 +15,6 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as every_module
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,21 +22,21 @@ from handful.base.errors import MISTAKES
 from handful.base.machine import in_bytes
 from handful.base.plan import Plan
 from handful.data.base import Batch
-from handful.optim.parts import needs_closure
 from handful.training.objective import LossSums
-from handful.training.special.side_effects import Evaluations, in_python, why_unsure
+from handful.training.special.side_effects import Evaluations, in_python, may_be_recorded, why_unsure
 from handful.training.step import ExactGradient
 from handful.training.training import Training
 from handful.training.watch.guards import non_finite
+from handful.training.watch.record import say
 
 FROM, SHAPES, AGAIN, SPARE = 64, 4, 1024, 16  # steps before one is recorded; shapes; steps from check to check;
 # of which so many may go another way
 SHORT = 0.005  # seconds: longer steps would gain less than it costs to record them
 DONE = "from step {:,} on torch's operations are called as recorded, without autograd and Python in between: same bits"
 NOT = "operations are not called as recorded: "
+UNSURE = "steps {:,} to {:,} were taken as recorded, and may not be the model's own: {}"
 _HOST = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage", "__reduce_ex__",
          "get_rng_state", "set_rng_state", "tensor_split"}  # fmt: skip
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SEES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _MASKS = (torch.bool, torch.uint8)  # what is indexed by them has as many rows as they say
 _aten = torch.ops.aten
@@ -52,13 +51,15 @@ class At(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A call of torch: what it is given, with `At` for Tensors; the numbers of what it gives, and whether as a list."""
+    """A call of torch: what it is given, with `At` for Tensors; the numbers of what it gives, and whether as a list;
+    whether gradients were on, which some look at, as an LSTM's."""
 
     call: Any
     given: list[Any]
     named: dict[str, Any]
     out: list[int]
     listed: bool
+    grad: bool
 
     @property
     def is_view(self) -> bool:
@@ -123,7 +124,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given, named = self.noted(args), {name: self.noted(value) for name, value in (kwargs or {}).items()}
         out = func(*args, **(kwargs or {}))
         if func is _READ:
-            asked = Operation(func, given, {"is": out}, [], False)
+            asked = Operation(func, given, {"is": out}, [], False, torch.is_grad_enabled())
             self.operations.append(asked) if type(out) is bool else self.read.append(given[0].number)
             return out
         by_number = func is _aten.index.Tensor and not any(i is not None and i.dtype in _MASKS for i in args[1])
@@ -131,7 +132,8 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         turned = torch.Tag.inplace_view in tags  # as what a GRU gives
         self.sees |= (not by_number and bool(_SEES & tags)) or (turned and given[0].number not in self.fresh)
         many = type(out) in (list, tuple)
-        self.operations.append(last := Operation(func, given, named, [*map(self.add, out if many else [out])], many))
+        numbers = [*map(self.add, out if many else [out])]
+        self.operations.append(last := Operation(func, given, named, numbers, many, torch.is_grad_enabled()))
         if turned or not (last.is_view or func._schema.is_mutable):
             self.fresh.update(last.out)
         return out
@@ -193,7 +195,8 @@ def program(r: Recording, held: Sequence[Tensor], inputs: int, wanted: Sequence[
     """The operations as one function of the inputs, whose numbers come behind those of the Tensors `held`: it gives
     those wanted, and lets go what is not needed any more; None as soon as something is true that was not, or the other
     way round."""
-    (kept, fixed, same), lines, scope = simplified(r, held), list[str](), dict[str, Any]()
+    (kept, fixed, same), lines, grad = simplified(r, held), list[str](), False
+    scope: dict[str, Any] = {"gradients": torch._C._set_grad_enabled}
 
     def name(value: Any) -> str:
         scope[found := f"c{len(scope)}"] = value
@@ -221,8 +224,11 @@ def program(r: Recording, held: Sequence[Tensor], inputs: int, wanted: Sequence[
         line = f" {out} = {name(o.call._op)}({', '.join(call)})"
         if o.call is _READ:
             line = f" if bool({call[0]}) is not {o.named['is']}: return None"
+        if o.grad is not grad:
+            lines.append(f" gradients({grad})")
         lines.append(line + "".join(f"\n del t{n}" for n in gone))
-    head = f"def run({', '.join(f't{len(held) + k}' for k in range(inputs))}):"
+        grad = o.grad
+    head = f"def run({', '.join(f't{len(held) + k}' for k in range(inputs))}):\n gradients({grad})"
     exec("\n".join([head, *reversed(lines), f" return {written(results)}"]), scope)
     found: Program = scope["run"]
     return found
@@ -230,13 +236,13 @@ def program(r: Recording, held: Sequence[Tensor], inputs: int, wanted: Sequence[
 
 @dataclass
 class Body:
-    """What is known of the steps of one shape: how one was recorded, it as a function, whether that was checked, how
-    often it may still be seen to go another way; of which metrics it gives sums, of which what they see; which
-    parameters have a gradient, where the weights lie."""
+    """What is known of the steps of one shape: how one was recorded, it as a function, the last step that was held
+    against it, how often it may still be seen to go another way; of which metrics it gives sums, of which what they
+    see; which parameters have a gradient, where the weights lie."""
 
     first: Recording | None = None
     run: Program | None = None
-    checked: bool = False
+    checked: int = 0
     spare: int = SPARE
     known: list[str] = field(default_factory=list)
     seen: list[Any] = field(default_factory=list)
@@ -268,7 +274,7 @@ class Recorded:
         elif body.places != self.places():
             self.give_up("weights are put elsewhere")
             yield part
-        elif body.checked and step.step % AGAIN:
+        elif body.checked and step.step % AGAIN and step.step & (step.step - 1):  # or a power of two
             yield from () if self.take(step, body) else self.as_it_is(step, body)
         else:
             yield from self.check(step, body)
@@ -285,10 +291,13 @@ class Recorded:
     def places(self) -> list[int]:
         return [tensor.data_ptr() for tensor in self.held]
 
-    def give_up(self, why: str) -> None:
+    def give_up(self, why: str, body: Body | None = None) -> None:
+        """For good. body: of a step that was held against it; those since it was last are not sure."""
         self.open = False
         self.bodies.clear()
         self.write(NOT + why)
+        if body is not None and body.checked:
+            say(self.t, UNSURE.format(body.checked + 2, self.t.state.step, why))
 
     def write(self, reason: str) -> None:
         """In the plan."""
@@ -343,13 +352,14 @@ class Recorded:
         yield step.part
         body.spare = SPARE
         if found is None or found != bits(*left(step, body), *buffers, torch.default_generator.get_state()):
-            self.give_up("they do not give the bits of the step itself")
+            self.give_up("they do not give the bits of the step itself", body)
         elif (now := in_python(self.t)) != before:
-            self.give_up("the model does more than to call them")
-        elif not body.checked:
-            if not self.evaluations.kept:
+            self.give_up("the model does more than to call them", body)
+        else:
+            if not body.checked and not self.evaluations.kept:
                 self.write(DONE.format(step.step + 2))
-            body.checked, self.evaluations.kept = True, now.values
+            self.evaluations.kept = self.evaluations.kept if body.checked else now.values
+            body.checked = step.step
 
     def take(self, step: ExactGradient, body: Body) -> bool:
         """Steps 3 to 5 as they were recorded, if all that was true in it is."""
@@ -377,23 +387,6 @@ def left(step: ExactGradient, body: Body) -> list[Tensor]:
     return [*found, *(p.grad for p in body.moved if p.grad is not None)]
 
 
-def may_be(t: Training) -> bool:
-    """Whether steps are to be recorded, as far as can be told before."""
-    objective, compiled = t.objective, t.plan.choices.get("compile")
-    hooks = chain(
-        (getattr(m, name) for m in objective.model.modules() for name in _HOOKS),
-        (getattr(every_module, f"_global{name}") for name in _HOOKS),
-        (p._backward_hooks or p._post_accumulate_grad_hooks for p in objective.parameters),
-    )
-    return not (
-        objective.device.type != "cpu"
-        or (compiled is None or compiled.value or compiled.status == "given")
-        or "profile" in t.plan.choices
-        or t.ranks.size > 1
-        or t.training_step is not None
-        or t.state.callbacks.all
-        or needs_closure(t.state.optimizer)
-        or any(type(p) not in (Tensor, nn.Parameter) for p in (*objective.parameters, *objective.buffers))
-        or any(isinstance(m, torch.jit.ScriptModule) or m._compiled_call_impl for m in objective.model.modules())
-        or any(hooks)
-    )
+def as_recorded(t: Training) -> Callable[[ExactGradient], Iterator[Batch]] | None:
+    """What takes steps 3 to 5 of a run where they may be recorded."""
+    return Recorded(t).parts if may_be_recorded(t) else None

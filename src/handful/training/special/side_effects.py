@@ -15,16 +15,19 @@ from contextlib import suppress
 from enum import Enum
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
+from itertools import chain
 from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as every_module
 
 from handful.base.errors import MISTAKES
 from handful.base.keys import of_host
 from handful.data.base import Source
+from handful.optim.parts import needs_closure
 from handful.training.training import Training
 from handful.transform.pipeline import Pipeline
 
@@ -36,6 +39,7 @@ _ACTS = {"print", "input", "open", "exec", "eval", "globals", "__import__", "bre
 _PLAIN = (bool, int, float, complex, str, bytes, range, slice, NoneType, EllipsisType, np.generic,
           torch.dtype, torch.device, torch.layout, torch.memory_format)  # fmt: skip
 _MOST = 100_000  # values, and bytes in an array
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _ONCE = {"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__post_init__"}  # not called in a step
 
 
@@ -100,8 +104,11 @@ class Reached:
     def inside(self, value: Any, name: str) -> None:
         """What an object holds, or calls."""
         match value:
+            case Tensor() if type(value) in (Tensor, nn.Parameter):
+                self.values.append(value.requires_grad)
+                self.all((value._backward_hooks, value._post_accumulate_grad_hooks), name)
             case Tensor():
-                self.named(vars(value) if type(value) in (Tensor, nn.Parameter) else {}, ())
+                pass
             case list() | tuple() | set() | frozenset() | deque():
                 self.values.append(len(value))
                 self.all(value, name)
@@ -241,6 +248,28 @@ def why_unsure(t: Training, reached: Reached) -> str | None:
     if reached.unknown:
         return f"it is not known what '{reached.unknown}' does, which the model or its loss reaches"
     return "what is called between steps may change the model" if reached.shares(between(t)) else None
+
+
+def may_be_recorded(t: Training) -> bool:
+    """Whether steps are to be taken as recorded operations, as far as can be told before."""
+    objective, compiled = t.objective, t.plan.choices.get("compile")
+    hooks = chain(
+        (getattr(m, name) for m in objective.model.modules() for name in _HOOKS),
+        (getattr(every_module, f"_global{name}") for name in _HOOKS),
+        (p._backward_hooks or p._post_accumulate_grad_hooks for p in objective.parameters),
+    )
+    return not (
+        objective.device.type != "cpu"
+        or (compiled is None or compiled.value or compiled.status == "given")
+        or "profile" in t.plan.choices
+        or t.ranks.size > 1
+        or t.training_step is not None
+        or t.state.callbacks.all
+        or needs_closure(t.state.optimizer)
+        or any(type(p) not in (Tensor, nn.Parameter) for p in (*objective.parameters, *objective.buffers))
+        or any(isinstance(m, torch.jit.ScriptModule) or m._compiled_call_impl for m in objective.model.modules())
+        or any(hooks)
+    )
 
 
 class Evaluations:

@@ -85,9 +85,10 @@ def restore(state: State, tensors: dict[str, Tensor], meta: Row) -> None:
     load_weights(state.model, weights)
     put_beside(state.model, meta["beside"], tensors, state.loss)
     load_state(state.optimizer, group("optimizer."), meta["optimizer"])
-    state.average = laid_out(state.model, group("average.")) or None
-    state.first = laid_out(state.model, group("first.")) or None
-    state.best = Best(meta["best"], laid_out(state.model, group("best."))) if meta["best"] else None
+    own = copy_weights(state.model, clone=False)
+    state.average = laid_out(own, group("average.")) or None
+    state.first = laid_out(own, group("first.")) or None
+    state.best = Best(meta["best"], laid_out(own, group("best."))) if meta["best"] else None
     for name in PLAIN:
         setattr(state, name, copy.copy(meta[name]))
     loss, weight, metrics = meta["window"]

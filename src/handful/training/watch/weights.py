@@ -28,9 +28,8 @@ def copy_weights(model: nn.Module, *, clone: bool = True) -> Weights:
     }
 
 
-def laid_out(model: nn.Module, weights: Weights) -> Weights:
-    """Weights where the model's own are: on its device, shared out among the ranks as they are."""
-    own = copy_weights(model, clone=False)
+def laid_out(own: Weights, weights: Weights) -> Weights:
+    """Weights where a model's own are: on its device, shared out among the ranks as they are."""
     return {k: as_shared(v.to(own[k].device), own[k]) if k in own else v for k, v in weights.items()}
 
 
@@ -76,10 +75,12 @@ def _parts(model: nn.Module) -> list[object]:
 
 def load_weights(model: nn.Module, weights: Weights) -> None:
     """Put parameters and buffers into the model; HandfulError when they belong to another model."""
-    extra = {name: held for name, held in model.state_dict().items() if not isinstance(held, Tensor)}  # see `beside`
+    told = model.state_dict()
+    own = {name: held for name, held in told.items() if isinstance(held, Tensor)}
+    extra = {name: held for name, held in told.items() if name not in own}  # see `beside`
     lazy = any(map(nn.parameter.is_lazy, [*model.parameters(), *model.buffers()]))  # they take the weights' shapes
     try:
-        model.load_state_dict(extra | (weights if lazy else laid_out(model, weights)), strict=True)
+        model.load_state_dict(extra | (weights if lazy else laid_out(own, weights)), strict=True)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:300]
         raise HandfulError(f"the saved weights do not fit this model ({type(model).__name__}): {detail}") from None
