@@ -498,7 +498,7 @@ def test_an_estimator_fitted_on_a_mixed_frame_takes_it_in_other_types():
         np.testing.assert_array_equal(model.predict_proba(other), due)
     gone = rows.assign(a=np.nan)
     np.testing.assert_array_equal(model.predict_proba(rows.assign(a=None)), model.predict_proba(gone))
-    with pytest.warns(UserWarning, match="feature names"), pytest.raises(HandfulError, match="must be a DataFrame"):
+    with pytest.raises(HandfulError, match="must be a DataFrame with the fitted columns, a, k"):
         model.predict(rows.to_numpy())
     numbers = frame[["a"]].assign(b=rng.normal(size=120))
     regressor = MiniBatchRegressor(until="steps(5)", batch=32, lr=0.01).fit(numbers, numbers["b"])

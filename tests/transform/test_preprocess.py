@@ -786,3 +786,19 @@ def test_a_scale_that_makes_learning_slow_is_said_as_numpy_has_it():
     wide = torch.tensor([[1e3, 2e3]], dtype=torch.float64)
     assert "mean 1.5e+03, standard deviation 500" in unscaled(wide)
     assert wide.tolist() == [[1e3, 2e3]]  # the caller's numbers stay
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+@pytest.mark.parametrize("which", ["inputs", "target"])
+def test_numbers_whose_squares_float64_cannot_hold_are_refused(scale, which):
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    data = (x * scale, x.sum(1)) if which == "inputs" else (x, x.sum(1) * scale)
+    with pytest.raises(HandfulError, match="their squares are no float64"):
+        handful.fit("mlp", data, until="steps(2)", quiet=True)
+
+
+@pytest.mark.parametrize("scale", [1e140, 1e-140])
+def test_numbers_far_from_one_are_learned_from_as_any(scale):
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    plain, scaled = (Moments([torch.from_numpy(x) * by]).std / by for by in (1.0, scale))
+    torch.testing.assert_close(scaled, plain, rtol=1e-12, atol=0)

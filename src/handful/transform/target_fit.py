@@ -199,7 +199,7 @@ class TargetFitter:
 
     def _say_far(self) -> None:
         """Say where one row is so far from the others that a loss of squares is mostly its own."""
-        if self.many or self.n < _FEW or not len(self.counts):
+        if self.many or self.n < _FEW or not len(self.counts) or not torch.isfinite(self.moments.m2):
             return
         squares = (self.unique.astype(np.float64) - float(self.moments.mean)) ** 2
         at = int(squares.argmax())

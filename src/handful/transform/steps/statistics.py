@@ -13,6 +13,7 @@ from handful.base.errors import HandfulError
 
 S = TypeVar("S", bound=np.generic)
 EXACT = 20_000_000  # values kept for quantiles; beyond, a keyed uniform sample of the rows
+SMALLEST = torch.finfo(torch.float64).smallest_normal ** 0.5  # whose square is a number
 
 
 class Moments:
@@ -63,9 +64,14 @@ class Moments:
         """Population standard deviation (divided by n); exactly 0 for a constant.
 
         A feature is constant when its variance is within rounding of 0: var <= n*eps*var + (n*mean*eps)^2
-        (scikit-learn's bound, after Chan et al. 1983).
+        (scikit-learn's bound, after Chan et al. 1983). Raises HandfulError where squares leave what float64 can hold.
         """
         variance = self.m2 / self.count.clamp(min=1)
+        if not torch.isfinite(variance).all() or ((self.high > self.low) & (self.high - self.low < SMALLEST)).any():
+            raise HandfulError(
+                "a column holds numbers so large, or so close together (1e154, 1e-154), that their squares are no "
+                "float64: give it in another unit"
+            )
         eps = torch.finfo(torch.float64).eps
         bound = self.count * eps * variance + (self.count * self.mean * eps) ** 2
         constant = (variance <= bound) | (self.low >= self.high)
