@@ -119,7 +119,8 @@ class Pipeline:
         """The named metrics that say something of the target."""
         if self.several:
             return self.several.metrics
-        return metrics_of(self.task, self.target is None or self.target.counted)
+        t = self.target
+        return metrics_of(self.task, t is None or t.counted, t.outputs if t else 0)
 
     @property
     def task(self) -> str | None:
