@@ -23,6 +23,7 @@ from handful.training.state import Best
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import diverged, finite, not_finite_in
+from handful.training.watch.headway import rise
 from handful.training.watch.history import Window
 from handful.training.watch.record import checkpoint_due, crossed, log, moment, noted, save, say
 from handful.training.watch.saved import evaluated
@@ -98,7 +99,7 @@ class Observer:
                 say(t, said)
         else:
             self.tell("step")
-        for change in (t.grower, restart if evaluated and may_restart(t) else None):
+        for change in (t.grower, rise, restart if evaluated and may_restart(t) else None):
             if change is not None and (note := change(t)):  # what it decides is saved with the step it belongs to
                 t.live.note(note)
                 log(t, noted(t, note))

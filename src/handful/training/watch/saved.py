@@ -47,6 +47,7 @@ def tensors_of(state: State) -> dict[str, Tensor]:
     named |= {f"best.{k}": v for k, v in (state.best.weights if state.best else {}).items()}
     named |= changed(state.model, state.beside, state.loss)[1]
     named |= {f"first.{k}": v for k, v in (state.first or {}).items()}
+    named |= {f"course.{k}": v for k, v in state.course.items()}
     if averages_itself(state.optimizer):
         with evaluated(state) as weights:  # for a run that is loaded before its end
             kept = {f"evaluated.{k}": v.clone() for k, v in weights.items()}
@@ -88,6 +89,7 @@ def restore(state: State, tensors: dict[str, Tensor], meta: Row) -> None:
     own = copy_weights(state.model, clone=False)
     state.average = laid_out(own, group("average.")) or None
     state.first = laid_out(own, group("first.")) or None
+    state.course = group("course.")
     state.best = Best(meta["best"], laid_out(own, group("best."))) if meta["best"] else None
     for name in PLAIN:
         setattr(state, name, copy.copy(meta[name]))

@@ -63,13 +63,10 @@ class Reading:
         self.units = {unit: (text, row + offset) for unit, (text, row) in other.units.items()} | self.units
         self.odd = self.odd if len(self.units) <= _MOST_ODD else None
         for name in ("bare", "signs", "stray", "bound"):
-            setattr(self, name, getattr(self, name) or _moved(getattr(other, name), offset))
+            at: At | None = getattr(other, name)
+            setattr(self, name, getattr(self, name) or (at and (at[0], at[1] + offset)))
         self.grouped, self.zeros = self.grouped or other.grouped, self.zeros or other.zeros
         self.firsts = self.firsts and other.firsts
-
-
-def _moved(at: At | None, offset: int) -> At | None:
-    return None if at is None else (at[0], at[1] + offset)
 
 
 def readings(texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows) -> dict[str, Reading]:
