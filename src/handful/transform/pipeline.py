@@ -119,8 +119,7 @@ class Pipeline:
         """The named metrics that say something of the target."""
         if self.several:
             return self.several.metrics
-        t = self.target
-        return metrics_of(self.task, t is None or t.counted, t.outputs if t else 0)
+        return metrics_of(self.task, *((self.target.counted, self.target.outputs) if self.target else ()))
 
     @property
     def task(self) -> str | None:
