@@ -1,6 +1,8 @@
 """The structure of the package: each rule of benchmarks/house_rules.py holds, and each would notice an offence."""
 
 import importlib.util
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -102,3 +104,11 @@ def test_an_offence_is_found_and_named(offence, tmp_path):
 
 def test_each_rule_has_an_offence():
     assert all(any(rule in title for _, rule, _ in OFFENCES.values()) for title in rules.RULES)
+
+
+def test_nothing_lies_about_at_the_top():
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    told = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    folders = {name.split("/")[0] for name in told.stdout.splitlines() if "/" in name}
+    assert folders <= {".ci", "benchmarks", "docs", "examples", "findings", "src", "tests"}

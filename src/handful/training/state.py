@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-import torch
-from torch import nn
+from torch import nn, optim
 
 from handful.base.callbacks import Callbacks
 from handful.base.plan import Row
@@ -26,7 +25,7 @@ class State:
     """Parameters and buffers (in `model`), the optimizer, and position: examples consumed so far."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: optim.Optimizer
     position: int = 0
     step: int = 0
     seconds: float = 0.0
