@@ -227,7 +227,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
             state.stopped_because = INTERRUPTED
             t.ranks.leave(KeyboardInterrupt())
         except PeerLost:  # the last whole step stays, and whoever started the ranks starts them again
-            if t.looked_at == state.step and not t.ranks.sharding:
+            if t.looked_at == state.step and not (t.ranks.sharding or state.torn):
                 save(t)
             raise
         except StepError as error:

@@ -127,3 +127,28 @@ def test_what_is_put_back_stays_what_it_was() -> None:
         assert (list(model.queue), model.queue.maxlen, model.ids) == ([1, 2], 3, {1, 2})
         assert model.array.tolist() == [0, 1, 2]
         assert (model.scale, type(model.scale), model.calls) == (0.5, np.float32, 0)
+
+
+class Interrupted(Counts):
+    """What it computes depends on its calls; once, a call ends by Ctrl-C."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = super().forward(x) * (1 + 0.01 * self.calls)
+        if self.calls == self.at:
+            self.at = -1
+            raise KeyboardInterrupt
+        return made
+
+
+def test_what_a_model_counted_in_a_step_that_was_not_made_is_in_no_checkpoint(tmp_path: Path) -> None:
+    ends = []
+    for at in (-1, 24):
+        model = Interrupted()
+        model.at = at
+        given = {"until": "epochs(4)", "batch": 8, "save_every": 10, "valid": None, "quiet": True, "resume": "auto"}
+        for _ in range(1 + (at > 0)):
+            run = handful.fit(model, (X, Y), out=tmp_path / str(at), **given)
+            model = Interrupted()
+            model.at = -1
+        ends.append([run.history[-1]["step"], *run.model.state_dict().values()])
+    assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(*ends, strict=True))

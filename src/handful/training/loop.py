@@ -14,6 +14,7 @@ from handful.training.special.exact import again
 from handful.training.special.recorded import as_recorded
 from handful.training.step import ExactGradient, update
 from handful.training.training import Training
+from handful.training.watch.weights import changed
 
 
 def descend(t: Training, step: "StepByStep", moment: Callable[[], None], interrupts: Interrupts) -> str:
@@ -21,7 +22,7 @@ def descend(t: Training, step: "StepByStep", moment: Callable[[], None], interru
 
     moment: what is done where something is due. Returns why it stopped.
     """
-    state, t.clock, t.asked_from = t.state, time.perf_counter(), 0
+    state, t.clock, t.asked_from, t.state.torn = t.state, time.perf_counter(), 0, False
     with Graph(t) as graph, step:
         while not (reason := should_stop(t, interrupts)):  # 7. repeat until it should stop
             if not (graph.open and graph.steps(interrupts)):  # many at once, where each is one graph
@@ -59,6 +60,11 @@ class StepByStep(ExactGradient):
             state.window.whole()
         self.step, self.rates, self.dropout = self.coming.pop()
         return next(self.stream)
+
+    def undone(self, error: BaseException) -> None:
+        """Nobody puts back what the model keeps beside its weights and buffers: the checkpoint before stays."""
+        self.t.state.torn = bool(changed(self.objective.model, self.t.state.beside, self.t.state.loss)[0])
+        super().undone(error)
 
     def update(self) -> None:
         """The update, which no signal cuts in two."""

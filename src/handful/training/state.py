@@ -49,4 +49,4 @@ class State:
     callbacks: Callbacks = field(default_factory=Callbacks)
     loss: object = None  # as it was given: one that is a module may keep something, too
     beside: dict[str, str] = field(default_factory=dict)  # `marks` of what the model and it held at the start
-    torn: bool = False  # in the middle of a step of several updates: the checkpoint before is the one to go on from
+    torn: bool = False  # in the middle of a step that is not undone: the checkpoint before is the one to go on from
