@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import handful
 from handful.base.errors import HandfulError
 from handful.losses.asked import as_metrics
+from handful.losses.metric import NAMED
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(700, 4)).astype(np.float32)
@@ -170,33 +171,65 @@ def test_the_same_name_twice():
     assert names == ["metric", "metric_2", "accuracy"]
 
 
+LABELS = np.stack([Y, 1 - Y, Y * 0 + 1], 1)
 SHARES = np.stack([Y * 0.8 + 0.1, 0.9 - Y * 0.8], 1).astype(np.float32)
 
 
 @pytest.mark.parametrize(
     ("target", "metric", "way"),
     [
-        (Z, "accuracy", "Known: mae, mse, r2, rmse"),  # it was 100%: the share of targets and outputs above 0
-        (Z, "f1", "Known: mae, mse, r2, rmse"),
-        (Y, "mae", "Known: accuracy, auroc"),
-        (Y, "label_accuracy", "Did you mean"),
-        (np.stack([Y, 1 - Y, Y * 0 + 1], 1), "accuracy", "Did you mean 'label_accuracy'"),  # of the largest label
-        (np.stack([Y, 1 - Y, Y * 0 + 1], 1), "r2", "Known: auroc"),  # of logits
-        (SHARES, "f1", "Known: accuracy"),
+        (Z, "accuracy", r"classification'\. Known: mae, mse, r2, rmse"),  # it was 100%: the share of both above 0
+        (Z, "f1", r"classification'\. Known: mae, mse, r2, rmse"),
+        (Y, "mae", r"regression'\. Known: accuracy, auroc"),
+        (Y, "label_accuracy", r"multilabel'\. Did you mean"),
+        (LABELS, "accuracy", r"classification'\. Did you mean 'label_accuracy'"),  # of the largest label
+        (LABELS, "r2", r"regression'\. Known: auroc"),  # of logits
+        (SHARES, "f1", r"classification'\. Known: accuracy"),
     ],
 )
 def test_a_name_that_does_not_fit_the_target_is_refused(target, metric, way):
-    with pytest.raises(HandfulError, match=rf"the metric '{metric}' does not fit this target\. {way}"):
+    with pytest.raises(HandfulError, match=rf"the metric '{metric}' does not fit this target, but task='{way}"):
         handful.fit("linear", (X, target), metrics=metric, **QUICK)
     run = handful.fit("linear", (X, target), **QUICK)
-    with pytest.raises(HandfulError, match=rf"the metric '{metric}' does not fit this target\. {way}"):
+    with pytest.raises(HandfulError, match=rf"the metric '{metric}' does not fit this target, but task='{way}"):
         run.evaluate((X, target), metrics=metric)
 
 
-@pytest.mark.parametrize(("target", "function"), [(Z, sk.accuracy_score), (Y, sk.mean_absolute_error)])
-def test_a_function_of_scikit_learn_that_does_not_fit_the_target_is_refused(target, function):
-    with pytest.raises(HandfulError, match=f"the metric {function.__name__} fails on outputs and targets"):
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_yes_or_no_for_one_label_has_the_scores_of_two_classes(shape):
+    given = {"loss": torch.nn.BCEWithLogitsLoss(), "metrics": "accuracy, balanced_accuracy, mcc, calibration_error"}
+    target = Y.astype(np.float32).reshape(shape)
+    run = handful.fit(torch.nn.Linear(X.shape[1], 1), (X, target), **{**QUICK, **given})
+    logits = run.model(torch.from_numpy(X)).detach().numpy().ravel()
+    scores, found = run.evaluate((X, target)), logits > 0
+    assert scores["accuracy"] == pytest.approx(sk.accuracy_score(Y, found))
+    assert scores["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(Y, found))
+    assert scores["mcc"] == pytest.approx(sk.matthews_corrcoef(Y, found))
+    p = torch.from_numpy(np.stack([0 * logits, logits], 1))
+    assert scores["calibration_error"] == pytest.approx(NAMED["calibration_error"].whole(p.numpy(), Y, None))
+
+
+@pytest.mark.parametrize(
+    ("target", "function", "why"),
+    [
+        (Z, sk.accuracy_score, "fails on outputs and targets"),
+        (Z, sk.rand_score, "fails .* classes, and the target is numbers"),  # it was 1: all numbers differ
+        (Y, sk.mean_absolute_error, "does not fit this target, but task='regression'"),
+        (LABELS, sk.r2_score, "does not fit this target, but task='regression'"),  # of logits
+        (SHARES, partial(sk.mean_squared_error), "does not fit this target, but task='regression'"),
+    ],
+)
+def test_a_function_of_scikit_learn_that_does_not_fit_the_target_is_refused(target, function, why):
+    with pytest.raises(HandfulError, match=f"the metric {getattr(function, 'func', function).__name__} {why}"):
         handful.fit("linear", (X, target), metrics=function, **QUICK)
+
+
+def test_hinge_loss_is_of_the_margin():  # it was of the class ids
+    (hinge,) = as_metrics(sk.hinge_loss)
+    two = X[:, :2].astype(np.float64)
+    assert hinge.whole(two, Y, None) == pytest.approx(sk.hinge_loss(Y, two[:, 1] - two[:, 0]))
+    assert hinge.whole(X[:, :1], Y, None) == pytest.approx(sk.hinge_loss(Y, X[:, 0]))
+    assert hinge.whole(X, np.arange(700) % 4, None) == pytest.approx(sk.hinge_loss(np.arange(700) % 4, X))
 
 
 def test_the_wrong_way_for_a_score_that_is_known_is_refused():

@@ -701,15 +701,18 @@ class Beside(nn.Module):
             self.out = nn.Linear(5, 2)
         self.what, self.calls, self.drawn = what, 0, torch.Generator().manual_seed(0)
         self.register_buffer("seen", torch.zeros(()), persistent=False)
+        self.turn = torch.arange(2.0)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.what == "number":
             self.calls += 1
+        if self.training and self.what == "turn":  # the numbers stay, and change places
+            self.turn = self.turn.roll(1)
         if self.training and self.what == "buffer":
             self.seen += 1
         if self.training and self.what == "generator":
             torch.rand(1, generator=self.drawn)
-        return self.out(x)
+        return self.out(x) + self.turn
 
 
 class Extra(Beside):
@@ -725,6 +728,7 @@ class Extra(Beside):
     [
         (lambda: Beside("number"), "changes calls as"),
         (lambda: Beside("buffer"), "changes seen as"),
+        (lambda: Beside("turn"), "changes turn as"),
         (lambda: Beside("generator"), "changes drawn as"),
         (lambda: Extra("number"), "changes calls, _extra_state as"),
         (lambda: Beside(""), None),
@@ -740,7 +744,7 @@ def test_what_a_model_keeps_beside_its_weights_is_said_and_no_run_is_lost(
     gone_on = handful.resume(tmp_path / "run", model=made(), train=(X, Y), until="steps(6)", quiet=True)
     whole = made()
     handful.fit(whole, (X, Y), until="steps(6)", **USUAL)
-    assert all(map(torch.equal, whole.parameters(), gone_on.model.parameters()))  # here nothing follows from it
+    assert all(map(torch.equal, whole.parameters(), gone_on.model.parameters()))
     loaded = handful.load(tmp_path / "run", model=made())
     assert np.array_equal(loaded.predict(X.numpy()), gone_on.predict(X.numpy()))
 

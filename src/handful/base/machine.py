@@ -28,7 +28,8 @@ def in_bytes(values: "Tensor") -> bytes:
     """
     import torch
 
-    return values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    there = values.detach().cpu().resolve_conj().resolve_neg()
+    return there.contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def memory_budget() -> int:

@@ -22,6 +22,7 @@ from handful.losses.metric import (
     Whole,
     WholeMetric,
     class_ids,
+    does_not_fit,
     error_rate,
     probabilities_of,
 )
@@ -92,7 +93,7 @@ def _metric(asked: object, space: int | None, known: Mapping[str, Metric]) -> Me
             if asked in known:
                 return error_rate(asked, space) if asked == "word_error_rate" else known[asked]
             if asked in NAMED:
-                raise HandfulError(f"the metric '{asked}' does not fit this target.{did_you_mean(asked, known)}")
+                raise HandfulError(f"{does_not_fit(asked)}.{did_you_mean(asked, known)}")
             raise HandfulError(f"there is no metric called '{asked}'.{did_you_mean(asked, known)}")
         case Accumulator():
             higher = getattr(asked, "higher_is_better", None)
@@ -100,17 +101,19 @@ def _metric(asked: object, space: int | None, known: Mapping[str, Metric]) -> Me
             name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(asked).__name__).lower()
             return WholeMetric(name, _accumulated(asked), better)
         case _ if callable(asked):
-            return _of_callable(asked)
+            return _of_callable(asked, known)
     raise HandfulError(f"a metric must be a name or a callable (outputs, targets), not {type(asked).__name__}")
 
 
-def _of_callable(asked: Callable[..., object]) -> Metric:
+def _of_callable(asked: Callable[..., object], known: Mapping[str, Metric]) -> Metric:
     function = asked
     while isinstance(function, partial):
         function = function.func
     name = str(getattr(function, "__name__", type(function).__name__))
     if not str(getattr(function, "__module__", "")).startswith("sklearn.metrics"):
         return WholeMetric("metric" if name == "<lambda>" else name, partial(_own, asked))
+    if "_regression" in function.__module__ and not any(one.endswith("mae") for one in known):
+        raise HandfulError(f"the metric {name} does not fit this target, but task='regression': it compares numbers")
     # scikit-learn's own rule for its names: *_score is to be maximised, *_error, *_loss and *_deviance minimised.
     better: Better = "lower" if name.endswith(("_error", "_loss", "_deviance")) else "higher"
     better = better if re.search("_(score|error|loss|deviance|corrcoef)$", name) else "auto"
@@ -203,16 +206,17 @@ def _of_sklearn(asked: Callable[..., object], metric: Callable[..., object], nam
     of_probabilities = names[1] in ("y_score", "y_prob", "y_proba") or name == "log_loss"
 
     def score(outputs: Array, targets: Array, weights: Array | None) -> float:
-        if "_regression" in metric.__module__ and targets.dtype.kind in "iu":
-            raise ValueError("it compares numbers, and the target is classes")
+        if ".cluster." in metric.__module__ and not _classes_in(targets):
+            raise ValueError("it compares classes, and the target is numbers")
         if "_regression" in metric.__module__ or not _classes_in(targets):
             given = targets, outputs.reshape(targets.shape)
         elif targets.ndim > 1:  # several labels per row
             p = 1 / (1 + np.exp(-outputs.astype(np.float64)))
             given = targets > 0.5, p if of_probabilities else p > 0.5
-        elif of_probabilities:
-            p = probabilities_of(outputs)
-            given = class_ids(outputs, targets)[1], p[:, 1] if p.shape[1] == 2 else p
+        elif of_probabilities or names[1] == "pred_decision":
+            p = probabilities_of(outputs) if of_probabilities else outputs.reshape(len(outputs), -1)
+            one = p[:, 1] - (0 if of_probabilities else p[:, 0]) if p.shape[1] == 2 else p
+            given = class_ids(outputs, targets)[1], one
         else:
             given = class_ids(outputs, targets)[::-1]
         more = {"sample_weight": weights} if weights is not None and "sample_weight" in names else {}

@@ -288,14 +288,14 @@ def _mcc(outputs: Array, targets: Array, weights: Array | None) -> float:
     from sklearn.metrics import matthews_corrcoef
 
     predicted, true = class_ids(outputs, targets)
-    return float(matthews_corrcoef(true, predicted, sample_weight=weights))
+    return float(matthews_corrcoef(true.ravel(), predicted.ravel(), sample_weight=weights))
 
 
 def _balanced(outputs: Array, targets: Array, weights: Array | None) -> float:
     from sklearn.metrics import recall_score
 
     predicted, true = class_ids(outputs, targets)
-    present = np.unique(true)
+    present, true, predicted = np.unique(true), true.ravel(), predicted.ravel()
     return float(recall_score(true, predicted, labels=present, average="macro", sample_weight=weights, zero_division=0))
 
 
@@ -327,7 +327,7 @@ def _of_ranking(name: str, outputs: Array, targets: Array, weights: Array | None
 def _calibration(outputs: Array, targets: Array, weights: Array | None) -> float:
     """Expected calibration error with 15 equal bins of confidence (Naeini et al. 2015; Guo et al. 2017, eq. 3)."""
     p = probabilities_of(outputs)
-    confidence, right = p.max(1), p.argmax(1) == targets.astype(np.int64)
+    confidence, right = p.max(1), p.argmax(1) == targets.ravel().astype(np.int64)
     w = np.ones(len(p)) if weights is None else weights.astype(np.float64)
     bins = np.minimum((confidence * 15).astype(int), 14)
     gaps = np.bincount(bins, w * (right - confidence), 15)
@@ -371,9 +371,21 @@ _OF_TASK = {
     "multilabel": ("f1", "label_accuracy", "precision", "recall", "iou", "auroc", "average_precision"),
     "sequence": ("word_error_rate", "character_error_rate"),
 }
+_OF_YES_OR_NO = ("accuracy", "balanced_accuracy", "mcc", "calibration_error")  # of one label alone, too
 
 
-def metrics_of(task: str | None, of_ids: bool = True) -> dict[str, Metric]:
+def metrics_of(task: str | None, of_ids: bool = True, outputs: int = 0) -> dict[str, Metric]:
     """The named metrics that say something of a task: all where it is not known. of_ids: whether a row's target is one
-    class, and not shares of several."""
-    return {name: NAMED[name] for name in (_OF_TASK.get(task or "", NAMED) if of_ids else ("accuracy",))}
+    class, and not shares of several; outputs: numbers per row that are predicted, 0 where that does not matter."""
+    names = _OF_TASK.get(task or "", tuple(NAMED)) if of_ids else ("accuracy",)
+    return {name: NAMED[name] for name in (*names, *(_OF_YES_OR_NO if (task, outputs) == ("multilabel", 1) else ()))}
+
+
+def does_not_fit(name: str) -> str:
+    """That a named metric is of another task.
+
+    >>> does_not_fit("mae")
+    "the metric 'mae' does not fit this target, but task='regression'"
+    """
+    of = next(task for task, names in _OF_TASK.items() if name in names)
+    return f"the metric '{name}' does not fit this target, but task='{of}'"

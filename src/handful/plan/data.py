@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.base.keys import drawing
+from handful.base.machine import in_bytes
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.batches.arguments import SHUFFLES
@@ -368,13 +369,13 @@ def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column])
             match value:
                 case Tensor() if columns[name].classes is None:
                     number = columns[name].kind == "number"
-                    data = [_bytes(value.to(torch.float64).nan_to_num(torch.inf) if number else value)]
+                    data = [in_bytes(value.to(torch.float64).nan_to_num(torch.inf) if number else value)]
                 case Ragged(values, offsets):
-                    data = [_bytes(values), _bytes(offsets)]
+                    data = [in_bytes(values), in_bytes(offsets)]
                 case _ if columns[name].kind == "collated":
-                    data = [*map(_bytes, tensors_in(value))]
+                    data = [*map(in_bytes, tensors_in(value))]
                 case _:
-                    data = [memoryview(repr([composed(text) for text in strings(value, columns[name])]).encode())]
+                    data = [repr([composed(text) for text in strings(value, columns[name])]).encode()]
             digest.update(name.encode())
             for piece in data:
                 digest.update(piece)
@@ -387,8 +388,3 @@ def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column])
         for start in range(0, n, 4096):
             add(np.arange(start, min(start + 4096, n)))
     return digest.hexdigest()[:32]
-
-
-def _bytes(value: Tensor) -> memoryview:
-    flat = value.detach().cpu().contiguous().flatten()
-    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")

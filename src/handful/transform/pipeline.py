@@ -119,7 +119,7 @@ class Pipeline:
         """The named metrics that say something of the target."""
         if self.several:
             return self.several.metrics
-        return metrics_of(self.task, self.target is None or self.target.counted)
+        return metrics_of(self.task, *((self.target.counted, self.target.outputs) if self.target else ()))
 
     @property
     def task(self) -> str | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, some
-from handful.base.machine import wide
+from handful.base.machine import in_bytes
 from handful.base.shards import as_shared, is_shard
 from handful.optim.state import GENERATORS, draw_from, pack, unpack
 
@@ -159,10 +159,9 @@ def marks(model: nn.Module, loss: object = None) -> dict[str, str]:
 
 
 def _marks(forms: Mapping[str, object], tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    real = {name: wide(torch.view_as_real(v) if v.is_complex() else v) for name, v in tensors.items()}
-    sums = {name: [*v.shape, float(v.sum()), float(v.norm())] for name, v in real.items()}
-    of = {name: [s for n, s in sums.items() if f"{n}.".startswith(f"beside.{name}.")] for name in forms}
-    return {name: repr((form, of[name])) for name, form in forms.items()}  # NaN is as it was
+    seen = {name: [*v.shape, hash(in_bytes(v))] for name, v in tensors.items()}  # NaN is as it was
+    of = {name: [s for n, s in seen.items() if f"{n}.".startswith(f"beside.{name}.")] for name in forms}
+    return {name: repr((form, of[name])) for name, form in forms.items()}
 
 
 def changed(
