@@ -308,16 +308,16 @@ class TargetFitter:
         on, as ids do: years, ages. Or those next to one another are about as common, where the order of ids means
         nothing, by von Neumann's ratio (1941) of the roots of the counts (variance 1/4 by chance alone): squared
         differences over squared deviations, 2 on average for an order without meaning. Of up to ten numbers, which may
-        be ids in the order of how common they are, the commonest lies inside, or the last are seldom, with gaps."""
+        be ids in the order of how common they are, the commonest lies well inside, or the last are seldom, with gaps."""
         k, counts = len(self.unique), self.counts
         if k < _LEAST_AMOUNTS or self.column.words or self.column.dates is not None:
             return ""
         least, most = int(self.unique[0]), int(self.unique[-1])
         if k > MOST_IDS and least not in (0, 1) and most - least < 1.5 * k:
             return f"which go on from {least}, as years and ages do"
-        inside = 0 < int(counts.argmax()) < k - 1
-        tail = most - least >= k and counts[-1] == counts.min()
         roots = np.sqrt(counts)
+        inside = roots.max() > max(roots[0], roots[-1]) + 1  # by more than chance: ids may be about equally common
+        tail = most - least >= k and counts[-1] == counts.min()
         deviations = float(np.square(roots - roots.mean()).sum())
         alike = deviations > k and float(np.square(np.diff(roots)).sum()) < 0.6 * deviations
         told = alike and (k > MOST_IDS or inside or bool(tail))
