@@ -61,7 +61,7 @@ AMOUNTS = {  # whole numbers that are counted or measured
 }
 IDS = {  # as many ids of classes, balanced or not, in an order that means nothing, or from the commonest on
     "commonest first": np.repeat(np.arange(9), [900, 500, 300, 200, 120, 80, 50, 30, 20]),
-    "the first two about as common": np.repeat(np.arange(10), [440, 455, 244, 163, 51, 44, 35, 30, 20, 5]),  # as yeast
+    "the first two about as common": np.repeat(np.arange(10), [440, 455, 244, 163, 51, 44, 35, 30, 20, 5]),
     "buyers": np.repeat([0, 1, 2, 3, 4, 5, 8, 9], [1078, 458, 193, 34, 31, 4, 94, 97]),  # kinds of them, of loanapp
     "space shuttles": np.repeat(np.arange(1, 8), [4559, 5, 17, 890, 327, 4, 3]),
     "letters": RNG.integers(0, 26, 4000),
