@@ -224,6 +224,12 @@ def test_a_function_of_scikit_learn_that_does_not_fit_the_target_is_refused(targ
         handful.fit("linear", (X, target), metrics=function, **QUICK)
 
 
+def test_a_metric_object_of_numbers_does_not_fit_labels():  # it was of logits
+    squares = type("MeanSquaredError", (Hits,), {"__module__": "torchmetrics.regression.mse"})()
+    with pytest.raises(HandfulError, match="mean_squared_error does not fit this target, but task='regression'"):
+        handful.fit("linear", (X, LABELS), metrics=squares, **QUICK)
+
+
 def test_hinge_loss_is_of_the_margin():  # it was of the class ids
     (hinge,) = as_metrics(sk.hinge_loss)
     two = X[:, :2].astype(np.float64)

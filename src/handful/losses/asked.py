@@ -99,10 +99,16 @@ def _metric(asked: object, space: int | None, known: Mapping[str, Metric]) -> Me
             higher = getattr(asked, "higher_is_better", None)
             better: Better = "auto" if higher is None else "higher" if higher else "lower"
             name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(asked).__name__).lower()
+            _check_numbers(type(asked).__module__.startswith("torchmetrics.regression"), name, known)
             return WholeMetric(name, _accumulated(asked), better)
         case _ if callable(asked):
             return _of_callable(asked, known)
     raise HandfulError(f"a metric must be a name or a callable (outputs, targets), not {type(asked).__name__}")
+
+
+def _check_numbers(compared: bool, name: str, known: Mapping[str, Metric]) -> None:
+    if compared and not any(one.endswith("mae") for one in known):
+        raise HandfulError(f"the metric {name} does not fit this target, but task='regression': it compares numbers")
 
 
 def _of_callable(asked: Callable[..., object], known: Mapping[str, Metric]) -> Metric:
@@ -112,8 +118,7 @@ def _of_callable(asked: Callable[..., object], known: Mapping[str, Metric]) -> M
     name = str(getattr(function, "__name__", type(function).__name__))
     if not str(getattr(function, "__module__", "")).startswith("sklearn.metrics"):
         return WholeMetric("metric" if name == "<lambda>" else name, partial(_own, asked))
-    if "_regression" in function.__module__ and not any(one.endswith("mae") for one in known):
-        raise HandfulError(f"the metric {name} does not fit this target, but task='regression': it compares numbers")
+    _check_numbers(function.__module__.endswith("_regression"), name, known)
     # scikit-learn's own rule for its names: *_score is to be maximised, *_error, *_loss and *_deviance minimised.
     better: Better = "lower" if name.endswith(("_error", "_loss", "_deviance")) else "higher"
     better = better if re.search("_(score|error|loss|deviance|corrcoef)$", name) else "auto"

@@ -308,7 +308,7 @@ class TargetFitter:
         on, as ids do: years, ages. Or those next to one another are about as common, where the order of ids means
         nothing, by von Neumann's ratio (1941) of the roots of the counts (variance 1/4 by chance alone): squared
         differences over squared deviations, 2 on average for an order without meaning. Of up to ten numbers, which may
-        be ids in the order of how common they are, the commonest lies well inside, or the last are seldom, with gaps."""
+        be ids in the order of how common they are, the commonest lies well inside, or the last are rare, with gaps."""
         k, counts = len(self.unique), self.counts
         if k < _LEAST_AMOUNTS or self.column.words or self.column.dates is not None:
             return ""
