@@ -14,7 +14,6 @@ from handful.training.special.exact import again
 from handful.training.special.recorded import as_recorded
 from handful.training.step import ExactGradient, update
 from handful.training.training import Training
-from handful.training.watch.weights import changed
 
 
 def descend(t: Training, step: "StepByStep", moment: Callable[[], None], interrupts: Interrupts) -> str:
@@ -60,11 +59,6 @@ class StepByStep(ExactGradient):
             state.window.whole()
         self.step, self.rates, self.dropout = self.coming.pop()
         return next(self.stream)
-
-    def undone(self, error: BaseException) -> None:
-        """Nobody puts back what the model keeps beside its weights and buffers: the checkpoint before stays."""
-        self.t.state.torn = bool(changed(self.objective.model, self.t.state.beside, self.t.state.loss)[0])
-        super().undone(error)
 
     def update(self) -> None:
         """The update, which no signal cuts in two."""

@@ -16,14 +16,23 @@ from handful.training.watch.folder import Held
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.watch.record import fit_in, save, say
 from handful.training.watch.saved import restore
+from handful.training.watch.weights import changed
 
 SKIPS, RETURNS = 10, 5  # at most: mini-batches passed over in a row; times that a run goes back
-
 
 DRAWN = "the model draws random numbers in training, as dropout does, and each rank draws its own"
 
 
-class StepOfRanks(OverRanks, StepByStep):
+class StepOfRun(StepByStep):
+    """The steps of a run."""
+
+    def undone(self, error: BaseException) -> None:
+        """Nobody puts back what the model keeps beside its weights and buffers: the checkpoint before stays."""
+        self.t.state.torn = bool(changed(self.objective.model, self.t.state.beside, self.t.state.loss)[0])
+        super().undone(error)
+
+
+class StepOfRanks(OverRanks, StepOfRun):
     """The steps of a run of several ranks."""
 
     looked = False  # whether the model draws random numbers
@@ -52,7 +61,7 @@ def train(t: Training, moment: Callable[[], None], interrupts: Interrupts) -> st
         return descend(t, kind(t, interrupts), moment, interrupts)
 
     own, ranks = t.training_step is not None, t.ranks.size > 1
-    kind = ByHand if own else StepOfRanks if ranks else StepByStep
+    kind = ByHand if own else StepOfRanks if ranks else StepOfRun
     if t.folder is None and t.on_nonfinite == "rollback" and t.held is None:
         t.held = Held()
         save(t, due=True)
