@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import log_loss
 from torch import nn
 from torch.nn import functional as F
 
@@ -104,3 +105,19 @@ def test_a_loss_of_classes_takes_whole_floats_for_classes(loss):
     assert run.pipeline.task == "classification"
     assert set(run.predict(X)) <= {4.0, 5.0, 6.0}
     assert run.evaluate((X, y))["accuracy"] == (run.predict(X) == y).mean() > 0.8
+
+
+@pytest.mark.parametrize("loss", [nn.BCEWithLogitsLoss(), "binary_cross_entropy"])
+@pytest.mark.parametrize("model", ["linear", "mlp", "table"])
+def test_a_ready_made_model_gives_one_logit_for_binary_cross_entropy(model, loss, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 4)).astype(np.float32)
+    y = np.where(x[:, 0] + 0.5 * rng.normal(size=300) > 0, "yes", "no")
+    run = handful.fit(model, (x[:200], y[:200]), loss=loss, until="epochs(3)", quiet=True, out=tmp_path / "run")
+    chance = np.asarray(run.predict(x[200:], probabilities=True))
+    assert chance.shape == (100, 2)
+    found = run.evaluate((x[200:], y[200:]))
+    assert found["loss"] == pytest.approx(log_loss(y[200:] == "yes", chance[:, 1]), rel=1e-4)
+    assert found["accuracy"] == pytest.approx(((chance[:, 1] > 0.5) == (y[200:] == "yes")).mean())
+    again = handful.load(tmp_path / "run").predict(x[200:])
+    assert again.tolist() == run.predict(x[200:]).tolist()

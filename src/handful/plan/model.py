@@ -15,8 +15,8 @@ from handful.base.plan import Choice, Status
 from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch, Rows
-from handful.losses.left_out import FORMS, Summed
-from handful.losses.loss import Counted, LossFunction, unknown
+from handful.losses.left_out import FORMS, Summed, link_of
+from handful.losses.loss import Counted, LossFunction, as_loss, unknown
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import losses_in, part_of, scores_in
 from handful.models.base import Model
@@ -87,9 +87,15 @@ def make_model(
         why = "" if "views" in given else "as training flips pictures, "
         chooser.notes.append(f"{why}a prediction is the mean for a picture and {others}")
     return models.build(
-        name, kind=p.inputs.kind, shape=p.shape, outputs=p.outputs, inputs=p.inputs, rows=len(data.train),
-        seed=options.seed, **extra,
+        name, kind=p.inputs.kind, shape=p.shape, outputs=outputs_for(p, options.loss), inputs=p.inputs,
+        rows=len(data.train), seed=options.seed, **extra,
     )  # fmt: skip
+
+
+def outputs_for(p: Pipeline, loss: object) -> int:
+    """Of a ready-made model: one for each class; for binary cross-entropy the logit of the second of two, alone."""
+    named = loss not in (None, "auto", "model") and p.task == "classification" and p.outputs == 2
+    return 1 if named and link_of(as_loss(loss)[0]) == "sigmoid" else p.outputs
 
 
 def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> None:
