@@ -24,8 +24,8 @@ import handful
 from handful.base import files
 from handful.base.errors import HandfulError
 from handful.cli.watch import page_of
+from handful.runs.diff import diff
 from handful.runs.inspect import show_run
-from handful.runs.replay import diff
 from handful.training.process import checkpoint
 from handful.training.process.interrupts import Interrupts
 from handful.training.watch.folder import RunFolder

@@ -23,8 +23,9 @@ from handful.cli.program import app
 from handful.data.base import Batch
 from handful.plan import build
 from handful.plan.probe import batch_growth, decide, steps
+from handful.runs.diff import diff
 from handful.runs.judge.examples import pictures_of
-from handful.runs.replay import diff, find
+from handful.runs.replay import find
 from handful.runs.run import Run
 from handful.training.process import checkpoint
 from handful.training.special.own_step import OwnStep

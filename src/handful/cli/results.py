@@ -106,7 +106,7 @@ def replay(
 @command
 def diff(run: RunPath, other: RunPath) -> object:
     """Show what differs between two runs, and the first step at which their histories part."""
-    from handful.runs.replay import diff as compare_runs
+    from handful.runs.diff import diff as compare_runs
 
     found = compare_runs(run, other)
     found.show()
