@@ -8,17 +8,18 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean, whole
 from handful.base.plan import Choice, Progress, Status
 from handful.base.score import Better, has_direction, lower_is_better
 from handful.base.stopwatch import elapsed
-from handful.data.base import Source
+from handful.data.base import Batch, Source
 from handful.losses import metric
 from handful.models.base import Model
-from handful.models.plain import Linear
+from handful.models.plain import Features, Linear
+from handful.models.table import Table
 from handful.optim import schedule
 from handful.optim.build import build as build_optimizer
 from handful.optim.build import set_base
@@ -36,11 +37,14 @@ from handful.training.training import RATE_IS_OPEN
 from handful.training.watch import stop
 from handful.training.watch.observe import FEW_HELD, NEARER
 from handful.transform.pipeline import Pipeline
-from handful.transform.steps.statistics import leave_one_out
+from handful.transform.steps.statistics import evenly, leave_one_out
+from handful.transform.steps.statistics import ridge as ridge_of
 
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
 EMA = 0.99
 RIDGE_ROWS = 1000  # so many at most: what is left out of them, row by row, tells the penalty of a single layer
+LINE_ROWS = 5000  # tell the table model's straight way to a number,
+LEFT = 0.3  # where ridge regression leaves at most so much of what the mean leaves, of rows left out one by one
 RIDGE = "adam(decoupled_weight_decay=False)"  # by what is added to a gradient, its minimum is ridge regression's
 LEAST_LEARNED = 20_000  # examples that a single layer is planned to see: Adam needs thousands of steps for it
 BEFORE = 0.2  # of the time that a stop rule gives: as long a wait before it is said
@@ -158,20 +162,41 @@ def of_own_step(options: Config) -> Config:
 
 def ridge(options: Config, objective: Objective, pipeline: Pipeline, train: Source, chooser: Chooser) -> Config:
     """The options, with the penalty of ridge regression for a single layer that learns a number by its squared error
-    from few rows, where optimizer and penalty were left open."""
-    net, open_ones = objective.model, (options.optimizer, options.l2, options.weight) == ("adamw", "auto", None)
-    if not (isinstance(net, Linear) and open_ones and 3 <= len(train) <= RIDGE_ROWS and not net.config["dropout"]):
+    from few rows, where optimizer and penalty were left open; the table model begins as such a regression."""
+    net, n, open_ones = objective.model, len(train), (options.optimizer, options.l2) == ("adamw", "auto")
+    if pipeline.task != "regression" or chooser.choices["loss"].value != "mse" or options.weight or n < 3:
         return options
-    if pipeline.task != "regression" or chooser.choices["loss"].value != "mse":
-        return options
-    batch = objective.to_device(pipeline(train.take(range(len(train)))))
+    match net:
+        case Linear() if open_ones and n <= RIDGE_ROWS and not net.config["dropout"]:
+            layer = net.features
+        case Table(line=Tensor() as line) if (options.preprocess, options.init) == ("auto", None):
+            begin_as_ridge(net, line, pipeline(train.take(evenly(n, LINE_ROWS))), chooser)
+            return options
+        case _:
+            return options
+    batch = objective.to_device(pipeline(train.take(range(n))))
     x = {name: batch.tensor(name) for name in ("x", "numbers", "categories") if name in batch.columns}
     with torch.no_grad():
-        penalty, _ = leave_one_out(net.features(**x).cpu(), batch.tensor("y").reshape(len(train), -1).cpu())
-    why = f"ridge regression's: left out one by one, the {len(train):,} rows are missed by least with it"
-    chooser.set("l2", float(f"{2 * penalty / len(train):.3g}"), "found", why)
+        penalty, _ = leave_one_out(layer(**x).cpu(), batch.tensor("y").reshape(n, -1).cpu())
+    why = f"ridge regression's: left out one by one, the {n:,} rows are missed by least with it"
+    chooser.set("l2", float(f"{2 * penalty / n:.3g}"), "found", why)
     chooser.set("optimizer", RIDGE, "found", "adds the penalty to the gradient, as ridge regression does")
     return replace(options, optimizer=RIDGE, l2=chooser.choices["l2"].value)
+
+
+def begin_as_ridge(net: Table, line: Tensor, rows: Batch, chooser: Chooser) -> None:
+    """Make a table's straight way from its numbers to a number [1, F] ridge regression's, where that tells most of it,
+    unless it is set: the layers learn what it leaves. rows: of training, preprocessed."""
+    if line.any() or line.shape[1] > RIDGE_ROWS:
+        return
+    few_names = sum(net.sizes) <= RIDGE_ROWS
+    given = {name: rows.tensor(name) for name in ("x", "numbers", "categories") if name in rows.columns}
+    given = {name: value for name, value in given.items() if few_names or name != "categories"}
+    weights, left = ridge_of(Features(line.shape[1], net.sizes)(**given), rows.tensor("y").reshape(len(rows), -1))
+    if left <= LEFT:
+        line.copy_(weights[: line.shape[1]].T)
+        said = f"Ridge regression leaves {left:.1%} of the variance: the layers learn what its numbers leave."
+        chooser.notes.append(said)
 
 
 def optimizer(
@@ -292,10 +317,11 @@ def until(
 
 
 def score(
-    asked: str, better: Better, pipeline: Pipeline, metrics: list[metric.Metric], validated: bool
+    asked: str, better: Better, pipeline: Pipeline, metrics: list[metric.Metric], held: int | None
 ) -> tuple[Choice, Better]:
-    """The score that says which weights are best, and which way it is better ("auto": as its name says)."""
-    if not validated:
+    """The score that says which weights are best, and which way it is better ("auto": as its name says). held: rows
+    held out; None: none."""
+    if held is None:
         return Choice("train_loss", "found", "nothing is held out: the last weights are kept"), "auto"
     known: dict[str, Better] = {"valid_loss": "auto", **{f"valid_{m.name}": m.better for m in metrics}}
     chosen = Choice(asked, "given")
@@ -303,9 +329,10 @@ def score(
         chosen = Choice("valid_loss", "default", "")
         if pipeline.task in ("classification", "multilabel", "sequence") and metrics:
             name = list(known)[1]
+            few = f" ({held} rows: the mean of a look's and of those of the two before)" if held <= FEW_HELD else ""
             why = (
                 "the first metric, where it differs by more than two standard errors and valid_loss is within 5% of "
-                f"the lowest; else valid_loss; score='{name}' keeps by it alone"
+                f"the lowest; else valid_loss{few}; score='{name}' keeps by it alone"
             )
             chosen = Choice(name, "default", why)
     elif asked not in known:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Progress, Row
-from handful.base.score import direction, lower_is_better
+from handful.base.score import direction, lower_is_better, steady
 from handful.base.stopwatch import part
 from handful.data.base import Batch
 from handful.optim.build import set_base
@@ -46,7 +46,7 @@ LOWER = 8.0  # what its rate is divided by then
 BY_HEART = 4  # so many looks worse than the best, the training loss being lower than that: rows are learned by heart.
 EARLY = 0.5  # In this share of the plan the run begins again, once (later none of eight came as low), its rate over
 LESS = 4.0
-FAR = 4.0  # times the lowest loss: not where the first beginning never was below it on a way as long as is left
+FAR = 2.0  # times the lowest loss: not where the first beginning never was below it on a way as long as is left
 AS_GOOD = 0.5  # of a standard error: what the best look is allowed for having been the lowest of several
 RISEN, LEARNED = "the held-out loss rose from the first looks on", "the rows were learned by heart early"
 
@@ -175,6 +175,8 @@ def look(t: Training, row: Row) -> Row:
         scores = evaluate(t.objective, batches, losses if by_row else None, ranks=t.ranks, spare=spare)
         row |= {f"valid_{name}": value for name, value in scores.items()}
         row |= behind(t, scores["loss"], rows) if by_row else {}
+        if few_held(t) and t.plan.score != "valid_loss" and t.plan.choices["score"].status == "default":
+            row["steady"] = steady(t.state.history, row, t.state.restarted)
         if t.objective.at_once != before:
             say(
                 t, f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there"
@@ -227,22 +229,18 @@ def as_good(t: Training, row: Row, best: Row) -> bool:
     that, which was the lowest of a curve that went up and down: by few rows, or where few make that loss, within AGAIN
     standard errors, paired by row; else within one, and half of one of a loss spread by its mean."""
     s, few = t.state, few_held(t)
-    if few and t.pipeline.task == "regression" and row.get("behind", math.inf) <= later_than(t):
+    if t.valid is None:
+        return False
+    later = LATER * math.sqrt(FEW_HELD / len(t.valid.source))  # the lowest of many looks at four rows is so by chance
+    if few and t.pipeline.task == "regression" and row.get("behind", math.inf) <= later:
         return True
-    if s.first is None or t.valid is None or not 0 < best["position"] <= s.restarted:
+    if s.first is None or not 0 < best["position"] <= s.restarted:
         return False
     if "behind" in row and (few or telling(torch.tensor(s.lowest, dtype=torch.float64)) <= FEW_TELL):
         return bool(row["behind"] <= AGAIN)
     lowest = best.get("valid_loss", math.nan)
     near = row["valid_loss"] <= lowest + AS_GOOD * abs(lowest) / math.sqrt(len(t.valid.source))
     return bool(near and row.get("behind", 0.0) <= TELLS)
-
-
-def later_than(t: Training) -> float:
-    """Standard errors by which a later look at few held-out rows may be above the lowest: LATER of FEW_HELD rows, and
-    the more the fewer they are, as the lowest of many looks at four rows is low by chance."""
-    assert t.valid is not None
-    return LATER * math.sqrt(FEW_HELD / len(t.valid.source))
 
 
 def restore_best(t: Training) -> str:
@@ -377,7 +375,8 @@ def better(t: Training, row: Row, than: Row) -> bool:
         return value if math.isfinite(value) else -math.inf
 
     def rank(r: Row) -> tuple[float, float]:
-        return finite(sign * r.get(score, math.nan)), finite(-r.get("valid_loss", math.nan))
+        loss = "steady" if "steady" in r else "valid_loss"
+        return finite(sign * r.get(score, math.nan)), finite(-r.get(loss, math.nan))
 
     (new, new_loss), (old, old_loss) = rank(row), rank(than)
     if t.valid is not None and score != "valid_loss" and t.plan.choices["score"].status == "default":
