@@ -57,6 +57,7 @@ class Observer:
 
     t: Training
     early: tuple[int, ...] = ()  # examples after which, in the first epoch, the held-out rows are looked at, too
+    unsaved: str | None = None  # why the state before a last look could not be written
 
     def __post_init__(self) -> None:
         self.t.looked_at, self.t.next_moment = self.t.state.step, 0
@@ -118,17 +119,20 @@ class Observer:
 
     def ended(self, why: str) -> str:
         """Take a last look at the held-out rows where a rule without a plan (seconds) chose the last step: else what
-        was learned since the look before would count for nothing. Returns why the run stopped."""
+        was learned since the look before would count for nothing. It is no part of what a resumed run goes on from,
+        which would have had none here. Returns why the run stopped."""
         t, history = self.t, self.t.state.history
         if not t.state.step and t.state.seconds >= (t.rule.time() or math.inf) and why != INTERRUPTED:
             why += " before the first step: batch=, lr= and precision= spare it what is measured for them"
         looked = any("valid_loss" in row and row["step"] == t.state.step for row in history[-3:])
         if t.valid is None or looked or why == INTERRUPTED:  # whoever interrupted waits
             return why
+        self.unsaved = save(t)
         if history and history[-1]["step"] == t.state.step:
             self.looked(look(t, moment(t)))
         else:
             self.log(evaluated=True)
+        t.looked_at = -1
         return why
 
     def log(self, evaluated: bool) -> None:
