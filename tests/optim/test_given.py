@@ -206,8 +206,8 @@ class Elsewhere(torch.optim.SGD):
 
 
 class Sharp(torch.optim.SGD):
-    """Sharpness-aware minimisation (Foret et al. 2021) as it is usually written: it has a gradient, and asks for that at
-    the weights to which this one leads."""
+    """Sharpness-aware minimisation (Foret et al. 2021) as it is usually written: it has a gradient, and asks for that
+    at the weights to which this one leads."""
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         assert closure is not None, "SAM requires closure"
