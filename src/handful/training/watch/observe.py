@@ -119,8 +119,8 @@ class Observer:
 
     def ended(self, why: str) -> str:
         """Take a last look at the held-out rows where a rule without a plan (seconds) chose the last step: else what
-        was learned since the look before would count for nothing. It is no part of what a resumed run goes on from,
-        which would have had none here. Returns why the run stopped."""
+        was learned since the look before would count for nothing; a resumed run goes on from before it. Returns why
+        the run stopped."""
         t, history = self.t, self.t.state.history
         if not t.state.step and t.state.seconds >= (t.rule.time() or math.inf) and why != INTERRUPTED:
             why += " before the first step: batch=, lr= and precision= spare it what is measured for them"
@@ -165,10 +165,8 @@ def look(t: Training, row: Row) -> Row:
     t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
     before = t.objective.at_once
     with evaluated(t.state) as weights, left_as_it_was(t.state.loss):
-        batches, spare = (
-            t.valid.epoch(EVALUATION_BATCH, t.ranks.share),
-            t.valid.at(0, 1) if t.ranks.sharding else None,
-        )
+        batches = t.valid.epoch(EVALUATION_BATCH, t.ranks.share)
+        spare = t.valid.at(0, 1) if t.ranks.sharding else None
         rows: list[Tensor | None] = []
 
         def losses(read: Batch, output: object) -> None:
