@@ -139,8 +139,7 @@ class Observer:
         """A row of the history: where the run is, the training scores since the last row, and held-out ones."""
         t = self.t
         metrics = t.objective.sum_metrics if t.training_step is None else None
-        rate = float(t.state.optimizer.param_groups[0]["lr"])
-        row = {**moment(t), "lr": rate, **t.state.window.scores(metrics)}
+        row = {**moment(t), "lr": float(t.state.optimizer.param_groups[0]["lr"]), **t.state.window.scores(metrics)}
         t.state.window = Window()
         if not evaluated or t.valid is None:
             log(t, row)
