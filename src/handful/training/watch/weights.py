@@ -283,9 +283,18 @@ def average_weight(decay: float, step: int) -> float:
     return 1 - min(decay, (1 + step) / (10 + step))
 
 
+def _averaged(name: str, value: Tensor, names: Collection[str]) -> bool:
+    """Whether a tensor has an average: whole numbers have none, and of the singular vectors of a spectral norm, which
+    turn, the average is too short, so that the norm of the layer comes out too large."""
+    if not (value.is_floating_point() or value.is_complex()):
+        return False
+    vector = name.endswith(("_u", "_v"))
+    return not (vector and ("parametrizations." in name or f"{name[:-2]}_orig" in names))
+
+
 def update_average(average: Weights, now: Weights, weight: float | Tensor) -> None:
-    """Move the average to the weights of now by `weight`, a number or 0-d; integer buffers are copied."""
-    moving = [name for name, value in now.items() if value.is_floating_point()]
+    """Move the average to the weights of now by `weight`, a number or 0-d; what has no average is copied."""
+    moving = [name for name, value in now.items() if _averaged(name, value, now.keys())]
     old, new = [average[name] for name in moving], [now[name] for name in moving]
     with torch.no_grad():
         if isinstance(weight, Tensor):
