@@ -120,8 +120,8 @@ def _held(model: nn.Module, loss: object) -> dict[str, tuple[dict[str, Any], str
 
 def beside(model: nn.Module, loss: object = None) -> tuple[dict[str, object], dict[str, Tensor]]:
     """What a model holds that no weights file does, packed by name: numbers, lists, generators, Tensors in attributes,
-    see `pack`; and all that the caller's loss does. What is made of the model's weights, has a gradient to pass on, or
-    is larger than MOST numbers is left out."""
+    see `pack`; and all that the caller's loss does. What is made of the model's weights, has a gradient to pass on, has
+    no numbers, or is larger than MOST numbers is left out."""
     forms: dict[str, object] = {}
     tensors: dict[str, Tensor] = {}
     told = model.state_dict()
@@ -149,7 +149,7 @@ def _packed(value: object, name: str = "", weights: Collection[int] = ()) -> tup
         form = pack(value, f"beside.{name}", new)
     except HandfulError:
         return None
-    plain = all(v.layout is torch.strided and not v.is_nested and not is_shard(v) for v in new.values())
+    plain = all(v.layout is torch.strided and not (v.is_meta or v.is_nested or is_shard(v)) for v in new.values())
     return (form, new) if plain and all(v.numel() <= MOST for v in new.values()) else None
 
 
