@@ -152,8 +152,8 @@ class Table(Model):
     Returns [m, outputs]. encoding: "periodic", or "plain" (the numbers alone; chosen for F above 32). members: networks
     that share most weights (see `Factors`); where there are several, training returns [m * members,
     outputs], a row's members one after the other, each to be right by itself, and evaluation their mean. LayerNorm, so
-    that rows of a batch do not touch each other. line: a fixed matrix, 0 until it is set, that adds numbers to the
-    output: norms bound what layers give, and what is in proportion to a number goes on.
+    that rows of a batch do not touch each other. line: weights, 0 at first, by which numbers are added to the output:
+    norms bound what layers give, and what is in proportion to a number goes on.
 
     >>> model = Table(features=3, outputs=1, cardinalities=[5, 9])
     >>> model(numbers=torch.zeros(4, 3), categories=torch.zeros(4, 2, dtype=torch.int64)).shape
@@ -198,8 +198,7 @@ class Table(Model):
         self.blocks = nn.Sequential(*(ResidualLayer(width, dropout) for _ in range(blocks)))
         last = nn.Linear(width, outputs) if members == 1 else Heads(members, width, outputs)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), last)
-        self.line: Tensor | None
-        self.register_buffer("line", torch.zeros(outputs, features) if line and features else None)
+        self.line = nn.Parameter(torch.zeros(outputs, features)) if line and features else None
 
     @classmethod
     def arguments(cls, inputs: Inputs, outputs: int, rows: int | None) -> dict[str, object]:

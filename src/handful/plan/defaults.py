@@ -185,8 +185,8 @@ def ridge(options: Config, objective: Objective, pipeline: Pipeline, train: Sour
 
 
 def begin_as_ridge(net: Table, line: Tensor, rows: Batch, chooser: Chooser) -> None:
-    """Make a table's straight way from its numbers to a number [1, F] ridge regression's, where that tells most of it,
-    unless it is set: the layers learn what it leaves. rows: of training, preprocessed."""
+    """Give a table's straight way from its numbers to a number [1, F] the weights of ridge regression, where that tells
+    most of it and none were learned yet: the layers learn what it leaves. rows: of training, preprocessed."""
     if line.any() or line.shape[1] > RIDGE_ROWS:
         return
     few_names = sum(net.sizes) <= RIDGE_ROWS
@@ -194,8 +194,8 @@ def begin_as_ridge(net: Table, line: Tensor, rows: Batch, chooser: Chooser) -> N
     given = {name: value for name, value in given.items() if few_names or name != "categories"}
     weights, left = ridge_of(Features(line.shape[1], net.sizes)(**given), rows.tensor("y").reshape(len(rows), -1))
     if left <= LEFT:
-        line.copy_(weights[: line.shape[1]].T)
-        said = f"Ridge regression leaves {left:.1%} of the variance: the layers learn what its numbers leave."
+        line.data.copy_(weights[: line.shape[1]].T)
+        said = f"Ridge regression leaves {left:.1%} of the variance: the model begins with its weights of the numbers."
         chooser.notes.append(said)
 
 
