@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
@@ -152,8 +151,7 @@ class Table(Model):
     Returns [m, outputs]. encoding: "periodic", or "plain" (the numbers alone; chosen for F above 32). members: networks
     that share most weights (see `Factors`); where there are several, training returns [m * members,
     outputs], a row's members one after the other, each to be right by itself, and evaluation their mean. LayerNorm, so
-    that rows of a batch do not touch each other. line: weights, 0 at first, by which numbers are added to the output:
-    norms bound what layers give, and what is in proportion to a number goes on.
+    that rows of a batch do not touch each other.
 
     >>> model = Table(features=3, outputs=1, cardinalities=[5, 9])
     >>> model(numbers=torch.zeros(4, 3), categories=torch.zeros(4, 2, dtype=torch.int64)).shape
@@ -178,12 +176,10 @@ class Table(Model):
         dropout: float = 0.1,
         members: int = 1,
         counts: Sequence[Sequence[int]] = (),
-        line: bool = False,
     ) -> None:
         super().__init__(locals())
         if encoding not in ("periodic", "plain"):
             raise HandfulError(f"encoding must be 'periodic' or 'plain', not '{encoding}'")
-        self.sizes = tuple(cardinalities)
         sizes = [min(32, max(2, round(1.6 * n**0.56))) for n in cardinalities]
         self.embeddings = nn.ModuleList(nn.Embedding(n, d) for n, d in zip(cardinalities, sizes))
         for embedding in self.embeddings:  # spread as standardised numbers are, which stand next to them
@@ -198,7 +194,6 @@ class Table(Model):
         self.blocks = nn.Sequential(*(ResidualLayer(width, dropout) for _ in range(blocks)))
         last = nn.Linear(width, outputs) if members == 1 else Heads(members, width, outputs)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), last)
-        self.line = nn.Parameter(torch.zeros(outputs, features)) if line and features else None
 
     @classmethod
     def arguments(cls, inputs: Inputs, outputs: int, rows: int | None) -> dict[str, object]:
@@ -211,7 +206,6 @@ class Table(Model):
             "encoding": "periodic" if features <= PERIODIC else "plain",
             "members": FEWER if (rows or 0) > MANY_ROWS else MEMBERS,
             "dropout": 0.1 if outputs == 1 else 0.3,  # one output: a regression, which noise in the layers blurs
-            "line": outputs == 1,
         }
 
     def forward(
@@ -230,13 +224,9 @@ class Table(Model):
         if self.factors is not None:
             row = self.factors(row).flatten(0, 1)
         hidden = self._apart(lambda rows: self.blocks(self.into(rows)), row)
-        matrix = self.line
-        line = None if matrix is None or numbers is None else self._apart(lambda rows: F.linear(rows, matrix), numbers)
         if self.factors is None:
-            y = self._apart(self.out, hidden)
-            return y if line is None else y + line
+            return self._apart(self.out, hidden)
         y = self._apart(self.out, hidden.view(-1, self.members, hidden.shape[1]))
-        y = y if line is None else y + line[:, None]
         return y.flatten(0, 1) if self.training else mean_of_members(y)
 
     def _apart(self, layer: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

@@ -8,24 +8,24 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean, whole
 from handful.base.plan import Choice, Progress, Status
 from handful.base.score import Better, has_direction, lower_is_better
 from handful.base.stopwatch import elapsed
-from handful.data.base import Batch, Source
+from handful.data.base import Source
 from handful.losses import metric
 from handful.models.base import Model
-from handful.models.plain import Features, Linear
-from handful.models.table import Table
+from handful.models.plain import Linear
 from handful.optim import schedule
+from handful.optim.build import ADAMW_L2, set_base
 from handful.optim.build import build as build_optimizer
-from handful.optim.build import set_base
 from handful.optim.given import bind
 from handful.optim.initial_lr import ADAPTIVE, fans_in
 from handful.optim.parts import averages_itself, compares_losses, needs_closure, parts_of
+from handful.optim.rates import set_decay
 from handful.plan.config import Config
 from handful.report.words import say_seconds
 from handful.training.objective import Objective
@@ -33,20 +33,20 @@ from handful.training.process.parallel import Ranks
 from handful.training.process.sharding import Sharding, check_steps
 from handful.training.special.coupling import by_rank
 from handful.training.special.exact import all_rows
-from handful.training.training import RATE_IS_OPEN
+from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch import stop
-from handful.training.watch.observe import FEW_HELD, NEARER
+from handful.training.watch.headway import SMALL
+from handful.training.watch.observe import NEARER
+from handful.training.watch.restart import FEW_HELD
 from handful.transform.pipeline import Pipeline
-from handful.transform.steps.statistics import evenly, leave_one_out
-from handful.transform.steps.statistics import ridge as ridge_of
+from handful.transform.steps.statistics import leave_one_out
 
 FEW_ROWS = 50_000  # so few are soon learned by heart: they are looked at more often, and weights are averaged
 EMA = 0.99
 RIDGE_ROWS = 1000  # so many at most: what is left out of them, row by row, tells the penalty of a single layer
-LINE_ROWS = 5000  # tell the table model's straight way to a number,
-LEFT = 0.3  # where ridge regression leaves at most so much of what the mean leaves, of rows left out one by one
 RIDGE = "adam(decoupled_weight_decay=False)"  # by what is added to a gradient, its minimum is ridge regression's
 LEAST_LEARNED = 20_000  # examples that a single layer is planned to see: Adam needs thousands of steps for it
+REMEMBERED, STRONGEST = 16, 0.3  # epochs at least that a weight is an average over; the weight decay at most for that
 BEFORE = 0.2  # of the time that a stop rule gives: as long a wait before it is said
 MOMENTS = 200  # rows of the history of a run, besides evaluations: each costs as much as a small step,
 APART, FEWER = 8, 50  # so that they are so many steps apart where there are still so many
@@ -162,41 +162,20 @@ def of_own_step(options: Config) -> Config:
 
 def ridge(options: Config, objective: Objective, pipeline: Pipeline, train: Source, chooser: Chooser) -> Config:
     """The options, with the penalty of ridge regression for a single layer that learns a number by its squared error
-    from few rows, where optimizer and penalty were left open; the table model begins as such a regression."""
-    net, n, open_ones = objective.model, len(train), (options.optimizer, options.l2) == ("adamw", "auto")
-    if pipeline.task != "regression" or chooser.choices["loss"].value != "mse" or options.weight or n < 3:
+    from few rows, where optimizer and penalty were left open."""
+    net, open_ones = objective.model, (options.optimizer, options.l2, options.weight) == ("adamw", "auto", None)
+    if not (isinstance(net, Linear) and open_ones and 3 <= len(train) <= RIDGE_ROWS and not net.config["dropout"]):
         return options
-    match net:
-        case Linear() if open_ones and n <= RIDGE_ROWS and not net.config["dropout"]:
-            layer = net.features
-        case Table(line=Tensor() as line) if (options.preprocess, options.init) == ("auto", None):
-            begin_as_ridge(net, line, pipeline(train.take(evenly(n, LINE_ROWS))), chooser)
-            return options
-        case _:
-            return options
-    batch = objective.to_device(pipeline(train.take(range(n))))
+    if pipeline.task != "regression" or chooser.choices["loss"].value != "mse":
+        return options
+    batch = objective.to_device(pipeline(train.take(range(len(train)))))
     x = {name: batch.tensor(name) for name in ("x", "numbers", "categories") if name in batch.columns}
     with torch.no_grad():
-        penalty, _ = leave_one_out(layer(**x).cpu(), batch.tensor("y").reshape(n, -1).cpu())
-    why = f"ridge regression's: left out one by one, the {n:,} rows are missed by least with it"
-    chooser.set("l2", float(f"{2 * penalty / n:.3g}"), "found", why)
+        penalty, _ = leave_one_out(net.features(**x).cpu(), batch.tensor("y").reshape(len(train), -1).cpu())
+    why = f"ridge regression's: left out one by one, the {len(train):,} rows are missed by least with it"
+    chooser.set("l2", float(f"{2 * penalty / len(train):.3g}"), "found", why)
     chooser.set("optimizer", RIDGE, "found", "adds the penalty to the gradient, as ridge regression does")
     return replace(options, optimizer=RIDGE, l2=chooser.choices["l2"].value)
-
-
-def begin_as_ridge(net: Table, line: Tensor, rows: Batch, chooser: Chooser) -> None:
-    """Give a table's straight way from its numbers to a number [1, F] the weights of ridge regression, where that tells
-    most of it and none were learned yet: the layers learn what it leaves. rows: of training, preprocessed."""
-    if line.any() or line.shape[1] > RIDGE_ROWS:
-        return
-    few_names = sum(net.sizes) <= RIDGE_ROWS
-    given = {name: rows.tensor(name) for name in ("x", "numbers", "categories") if name in rows.columns}
-    given = {name: value for name, value in given.items() if few_names or name != "categories"}
-    weights, left = ridge_of(Features(line.shape[1], net.sizes)(**given), rows.tensor("y").reshape(len(rows), -1))
-    if left <= LEFT:
-        line.data.copy_(weights[: line.shape[1]].T)
-        said = f"Ridge regression leaves {left:.1%} of the variance: the model begins with its weights of the numbers."
-        chooser.notes.append(said)
 
 
 def optimizer(
@@ -226,6 +205,21 @@ def optimizer(
     if ranks > 1 and (needs_closure(built.optimizer) or options.training_step is not None):
         raise HandfulError(f"{several} evaluates the loss several times in a step: train on one rank, with join=False")
     return built.optimizer
+
+
+def decay(t: Training, chooser: Chooser) -> None:
+    """AdamW's weight decay, where it and the rate were left open: by how many epochs a weight remembers, 1 / (lr * l2)
+    steps (Wang and Aitchison 2024, arXiv:2405.13698)."""
+    rate, size = chooser.choices["lr"], chooser.choices["batch"].value
+    open_ones = chooser.choices["l2"] == ADAMW_L2 and rate.status in RATE_IS_OPEN
+    if not open_ones or any(why in rate.reason for why in SMALL):
+        return
+    epochs = max(REMEMBERED, round((t.planned or 0) / t.examples))
+    l2 = min(STRONGEST, float(f"{size / (epochs * rate.value * t.examples):.2g}"))
+    if l2 > ADAMW_L2.value:
+        why = f"at this rate and batch, it makes a weight an average over {epochs} epochs (Wang and Aitchison 2024)"
+        chooser.set("l2", l2, "default", why)
+        set_decay(t.state.optimizer, l2)
 
 
 def first_batch(optimizer: Optimizer, rows: int, cap: int, chooser: Chooser) -> int:

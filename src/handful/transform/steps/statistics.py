@@ -163,28 +163,3 @@ def leave_one_out(x: Tensor, y: Tensor) -> tuple[float, float]:
         found.append((float(left_out.square().mean()), penalty))
     least, penalty = min(found)
     return penalty, least / max(float((y * n / (n - 1)).square().mean()), 1e-300)
-
-
-def ridge(x: Tensor, y: Tensor, most: int = 500) -> tuple[Tensor, float]:
-    """The weights [F, K] of ridge regression with an intercept, in float64, at the penalty by which `most` of the rows,
-    evenly spread, are missed by least, left out one by one; and by how much of what their mean misses them by.
-
-    x: [n, F]; y: [n, K].
-
-    >>> x = torch.arange(6.0)[:, None]
-    >>> round(float(ridge(x, 2 * x)[0]), 3)
-    2.0
-    """
-    x, y = (value.to(torch.float64) - value.to(torch.float64).mean(0) for value in (x, y))
-    few = evenly(len(x), most)
-    penalty, left = leave_one_out(x[few], y[few])
-    return torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y), left
-
-
-def evenly(n: int, most: int) -> NDArray[np.int64]:
-    """The ids of n rows, or of `most` of them, evenly spread.
-
-    >>> evenly(4, 9).tolist(), evenly(10, 4).tolist()
-    ([0, 1, 2, 3], [0, 3, 6, 9])
-    """
-    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
