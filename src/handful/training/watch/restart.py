@@ -56,7 +56,7 @@ def noisy(t: Training) -> bool:
     a weight decay would only hold back."""
     looks = [row["valid_loss"] for row in t.state.history if "valid_loss" in row]
     few = t.state.lowest and telling(torch.tensor(t.state.lowest, dtype=torch.float64)) <= FEW_TELL
-    return not few and min(looks) > REST * looks[0]
+    return not few and bool(min(looks) > REST * looks[0])
 
 
 def forget(t: Training, rate: float) -> str:
