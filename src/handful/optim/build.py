@@ -295,7 +295,8 @@ def _construct(
     optimizer = as_optimizer(made)
     if optimizer is None or not all("lr" in group for group in optimizer.param_groups):
         raise HandfulError(
-            f"the optimizer {title} is {made!r}, which is not a torch optimizer whose groups have a rate, lr"
+            f"the optimizer {title} is a {type(made).__name__}, which is not a torch optimizer whose groups have a "
+            "rate, lr"
         )
     check_sparse(optimizer, model)
     return optimizer

@@ -24,7 +24,7 @@ from handful.optim.build import ADAMW_L2, set_base
 from handful.optim.build import build as build_optimizer
 from handful.optim.given import bind
 from handful.optim.initial_lr import ADAPTIVE, fans_in
-from handful.optim.parts import averages_itself, needs_closure, parts_of
+from handful.optim.parts import averages_itself, compares_losses, needs_closure, parts_of
 from handful.optim.rates import set_decay
 from handful.plan.config import Config
 from handful.report.words import say_seconds
@@ -198,7 +198,7 @@ def optimizer(
     changed = next((n for n in ("l1", "clip_norm", "clip_value") if getattr(options, n)), None)
     if changed and needs_closure(built.optimizer):
         raise HandfulError(
-            f"{changed} changes the gradient, and {type(built.optimizer).__name__} compares it with the loss; add the "
+            f"{changed} changes the gradient, and {type(built.optimizer).__name__} evaluates it again without; add the "
             "penalty to a loss of your own, or choose another optimizer"
         )
     several = type(built.optimizer).__name__ if needs_closure(built.optimizer) else "training_step"
@@ -224,9 +224,12 @@ def decay(t: Training, chooser: Chooser) -> None:
 
 def first_batch(optimizer: Optimizer, rows: int, cap: int, chooser: Chooser) -> int:
     """The batch where none was given: a provisional one, or that of an optimizer whose step compares losses."""
-    if needs_closure(optimizer):
+    if compares_losses(optimizer):
         why = "every row: a step compares losses of the same rows where the weights are and where they might be"
         return int(chooser.set("batch", rows, "found", why))
+    if needs_closure(optimizer):
+        why = "the usual: what is measured are steps of one evaluation of the loss, and the optimizer's has several"
+        return int(chooser.set("batch", min(32, cap), "found", why))
     return int(chooser.set("batch", min(32, cap), "default", "not measured"))
 
 
@@ -236,7 +239,7 @@ def schedule_of(options: Config, planned: int | None, optimizer: Optimizer, choo
     asked, why = options.schedule, ""
     if asked == "cosine" and averages_itself(optimizer):
         asked, why = "constant", "the optimizer averages the weights, which takes the place of a decay"
-    elif asked == "cosine" and needs_closure(optimizer):
+    elif asked == "cosine" and compares_losses(optimizer):
         asked, why = "constant", "the optimizer looks for the length of each step itself"
     elif asked == "cosine" and planned is None:
         asked, why = (

@@ -57,6 +57,7 @@ class Observer:
 
     t: Training
     early: tuple[int, ...] = ()  # examples after which, in the first epoch, the held-out rows are looked at, too
+    unsaved: str | None = None  # why the state before a last look could not be written
 
     def __post_init__(self) -> None:
         self.t.looked_at, self.t.next_moment = self.t.state.step, 0
@@ -118,25 +119,27 @@ class Observer:
 
     def ended(self, why: str) -> str:
         """Take a last look at the held-out rows where a rule without a plan (seconds) chose the last step: else what
-        was learned since the look before would count for nothing. Returns why the run stopped."""
+        was learned since the look before would count for nothing; a resumed run goes on from before it. Returns why
+        the run stopped."""
         t, history = self.t, self.t.state.history
         if not t.state.step and t.state.seconds >= (t.rule.time() or math.inf) and why != INTERRUPTED:
             why += " before the first step: batch=, lr= and precision= spare it what is measured for them"
         looked = any("valid_loss" in row and row["step"] == t.state.step for row in history[-3:])
         if t.valid is None or looked or why == INTERRUPTED:  # whoever interrupted waits
             return why
+        self.unsaved = save(t)
         if history and history[-1]["step"] == t.state.step:
             self.looked(look(t, moment(t)))
         else:
             self.log(evaluated=True)
+        t.looked_at = -1
         return why
 
     def log(self, evaluated: bool) -> None:
         """A row of the history: where the run is, the training scores since the last row, and held-out ones."""
         t = self.t
         metrics = t.objective.sum_metrics if t.training_step is None else None
-        rate = float(t.state.optimizer.param_groups[0]["lr"])
-        row = {**moment(t), "lr": rate, **t.state.window.scores(metrics)}
+        row = {**moment(t), "lr": float(t.state.optimizer.param_groups[0]["lr"]), **t.state.window.scores(metrics)}
         t.state.window = Window()
         if not evaluated or t.valid is None:
             log(t, row)
@@ -161,10 +164,8 @@ def look(t: Training, row: Row) -> Row:
     t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
     before = t.objective.at_once
     with evaluated(t.state) as weights, left_as_it_was(t.state.loss):
-        batches, spare = (
-            t.valid.epoch(EVALUATION_BATCH, t.ranks.share),
-            t.valid.at(0, 1) if t.ranks.sharding else None,
-        )
+        batches = t.valid.epoch(EVALUATION_BATCH, t.ranks.share)
+        spare = t.valid.at(0, 1) if t.ranks.sharding else None
         rows: list[Tensor | None] = []
 
         def losses(read: Batch, output: object) -> None:
