@@ -326,8 +326,10 @@ def looks_like_id(name: str, look: Batch, column: Column) -> bool:
         return False
     if column.kind == "text":
         return len(set(look.strings(name))) == len(look)
-    whole = column.kind in _TABLE and not look.tensor(name).is_floating_point()
-    return whole and len(torch.unique(look.tensor(name))) == len(look)
+    if column.kind not in _TABLE:
+        return False
+    value = look.tensor(name)
+    return bool((value == value.round()).all()) and len(torch.unique(value)) == len(look)
 
 
 def words_per_row(texts: Sequence[str]) -> float:
