@@ -156,7 +156,8 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     that they are years, days or the like. HandfulError for a target of numbers with something else in some rows.
     """
     is_target = key == o.target
-    fits = _fitting(known, not is_target and TIME_NAME.search(key) is not None)
+    named = TIME_NAME.search(key) is not None and not is_target
+    fits = _fitting(known, named)
     best = _best(fits, known)
     if not best:
         _note_mostly(key, known, o, notes)
@@ -176,11 +177,9 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
             raise HandfulError(f"{o.name}: target {several}: bring them to one")
         notes.append(f"{several}: not read as numbers.")
         return None
-    if one.zeros and unit and one.bare:  # 001 and 136A
-        return None
     plain, odd = one.signs is None, known.told - one.rows
-    named = TIME_NAME.search(key) is not None and not is_target
-    if plain and not (known.marks or odd or named or _amounts(one, known)):
+    coded = one.zeros and unit and one.bare  # 001 and 136A
+    if coded or (plain and not (known.marks or odd or named or _amounts(one, known))):
         return None
     counted = plain or one.bound or (unit and not is_money(unit) and unit not in "%‰")
     if is_target and counted and (known.different - len(one.odd or ()) <= _MOST_CLASSES or one.zeros):
@@ -190,8 +189,7 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     _note_written(key, way, one, known, what, notes)
     _note_units(key, unit, one, way, notes)
     if plain and not known.marks and not odd:
-        why = "as its name says" if named else "written as text: too many different ones for names"
-        notes.append(f"'{key}' is numbers, {why}.")
+        notes.append(f"'{key}' is numbers, {'as its name says' if named else 'in text: too many for names'}.")
     missing = ANY if _many(one, known) else tuple(sorted(one.odd or ()))
     if way in DATES:
         return Column("number", "float64", dates=way, missing=missing)
