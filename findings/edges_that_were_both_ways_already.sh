@@ -2,13 +2,13 @@
 # torch_geometric 2.8.1 (torch 2.13.0), ToUndirected: a graph whose edges go both ways comes out with the same edges and twice their weights.
 #
 # Graph networks want each edge in both directions, and files of graphs have it one way, or both ways, or as the collector happened to see it. T.ToUndirected() in front
-# makes it safe, one reads; its page says that it converts to an undirected graph, "so that (j, i) is there for each (i, j)". Of a graph of which that holds
-# one expects the same graph back. is_undirected() is True before and after, the number of edges has not changed.
+# makes it safe, one reads: it adds what is missing, so that each edge has its reverse. Of a graph in which nothing is missing one expects the same graph back.
+# is_undirected() is True before and after, the number of edges has not changed.
 #
 # Reverse edges are put beside the edges, and what is then there twice is added up: weights, distances, rates, all of edge_attr. Lengths become double lengths.
 # In a file where some pairs are listed both ways and others once, the former are doubled and the latter not, so that a distance says how often a pair was
-# listed. Applied a second time (as transform= after pre_transform=, or to what was saved), everything doubles again. A one-hot edge type becomes a two-hot one
-# of 2s. A model trains on it as well as on anything, and graphs prepared by another hand do not fit it. Without edge attributes nothing is to be seen of it.
+# listed. Applied a second time (as transform= after pre_transform=, or to what was saved), everything doubles again. A one-hot edge type has a 2 in
+# it. A model trains on it as well as on anything, and graphs prepared by another hand do not fit it. Without edge attributes nothing is to be seen of it.
 # The argument is reduce="add", its default, described as the way in which duplicate edges are merged. Way out: reduce="mean" or "max"; or is_undirected() asked first.
 #
 # Output seen (CPU, x86_64, Python 3.11), three places in a row, 1 km and 3 km apart

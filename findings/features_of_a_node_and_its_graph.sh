@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # torch_geometric 2.8.1 (torch 2.13.0), NormalizeFeatures: what a node's features become depends on one number elsewhere in its graph, and rows do not add up to one.
 #
-# "Row-normalizes the attributes to sum-up to one": a row is divided by its sum. It stands in the transform of nearly every example of node classification.
+# It is to normalise rows, so that each adds up to one: a row is divided by its sum. It stands in the transform of nearly every example of node classification.
 # By its name and its page it works on each row alone, so a node has the same features in any graph, subgraph, or mini-batch, and can be judged in a graph that
 # comes later.
 #
