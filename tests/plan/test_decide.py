@@ -81,7 +81,7 @@ def test_a_run_begins_with_the_best_batch_at_the_usual_noise_scale_and_trains_on
     """Where measuring costs too much nothing is tried at all, and all that is bought is an update."""
     t = built(data=blobs(14_200), until="epochs(8)")
     d = decide(t, throughput=Throughput.law(constant, 1, powers_of_two(256)))
-    first = d.start.state.trail[0] if d.start else None
+    first = d.trail[0] if d.trail else None
     assert first is None or first[0] == size
     if constant >= 128:
         assert (d.batch.value, d.steps, d.examples, d.lr.status) == (size, 0, 0, "default")

@@ -159,8 +159,12 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     with IN_TURN, using_threads(chooser.choices["threads"].value):
         if options.evaluate_every == "auto" and t.valid is not None:
             t.state.history.append(look(t, moment(t)))
-        return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=True,
-                      open_length=options.until in ("auto", None))  # fmt: skip
+        first = beginning(t.state, t.planned) if t.folder else None
+        found = decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=True,
+                       open_length=options.until in ("auto", None), stay=True)  # fmt: skip
+        if first and found.trail:
+            found.beginning = first[0], first[1] | {"trail": found.trail}
+        return found
 
 
 def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
@@ -177,9 +181,6 @@ def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
 def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> None:
     """Put what was measured into the Training, and what follows from its batch; then the plan is whole."""
     state, n = t.state, t.examples
-    if found.start is not None:
-        found.beginning = beginning(state, t.planned, found.start.state.trail) if t.folder else None
-        found.start.hand_over(t)
     if found.throughput is not None and found.throughput.tested:
         times = {str(n): s for n, s in zip(found.throughput.sizes, found.throughput.seconds, strict=True)}
         chooser.set("step_times", times, "measured", "seconds by batch size; given again, they decide the same")
