@@ -4,7 +4,7 @@ parameters of a model in groups, by patterns on their names, and those that deca
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -72,26 +72,16 @@ def as_optimizer(made: object) -> Optimizer | None:
     return None
 
 
-@runtime_checkable
-class TwoWeights(Protocol):
-    """An optimizer that steps one set of weights and is evaluated with another, their average, as the schedule-free
-    ones (Defazio et al. 2024, arXiv:2405.15682); these methods put one or the other into the parameters."""
-
-    def train(self) -> object: ...
-
-    def eval(self) -> object: ...
-
-
 def averages_itself(optimizer: Optimizer) -> bool:
-    """Whether it is one of `TwoWeights`."""
-    return isinstance(optimizer, TwoWeights)
+    """Whether it steps one set of weights and is evaluated with another, their average, as the schedule-free ones
+    (Defazio et al. 2024, arXiv:2405.15682); its train() and eval() put one or the other into the parameters."""
+    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
 
 
 def switch(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
     """Put the weights that it steps, or those that are evaluated, into the parameters, where they differ."""
-    match optimizer:
-        case TwoWeights():
-            optimizer.train() if mode == "train" else optimizer.eval()
+    if averages_itself(optimizer):
+        getattr(optimizer, mode)()
 
 
 def low_precision(optimizer: Optimizer) -> list[str]:

@@ -109,16 +109,14 @@ def too_short(t: Training, d: Decision, known: Throughput | None, limit: float, 
     may, or where step times are given. How long it computes counts, not how long other processes keep it waiting: a
     busy machine decides as a quiet one. The time of the one size that was asked about stands in the plan: given again
     (`known`), it decides the same."""
-    first = known
-    if first is None and t.rule.time() is None:  # the first step takes longer than any other: often it tells enough
-        size = usual(t, d.cap)
+    planned, size, step = planned_examples(t, d), usual(t, d.cap), math.inf
+    if known is None and t.rule.time() is None:  # the first step takes longer than any other: often it tells enough
         step = time_first(t, size, effort, beginning)
-        first = fit_times({size: [step]}) if planned_examples(t, d) * step <= SHORT * size else None
-    first = timed_first(t, d, effort if t.rule.time() is None else clock, first)
-    if known is not None and len(known.sizes) > 1 and known.sizes[1] < FOURFOLD * known.sizes[0]:
-        return ""
-    size, step = first.sizes[0], first.low[0]
-    planned = planned_examples(t, d)
+    if planned * step > SHORT * size:
+        first = timed_first(t, d, effort if t.rule.time() is None else clock, known)
+        if known is not None and len(known.sizes) > 1 and known.sizes[1] < FOURFOLD * known.sizes[0]:
+            return ""
+        planned, size, step = planned_examples(t, d), first.sizes[0], first.low[0]
     seconds, few = planned * step / size, d.within is not None and d.within < FEW * size
     if seconds > limit and not few:
         return ""
@@ -196,7 +194,8 @@ def not_by_ranks(t: Training) -> str:
 
 def usual(t: Training, cap: int) -> int:
     """The mini-batch that is timed first."""
-    return max(min(USUAL, cap), least_rows(t))
+    size = min(USUAL, cap)
+    return size if size >= 2 * t.ranks.size else max(size, least_rows(t))
 
 
 def stated_times(t: Training) -> Throughput:

@@ -26,7 +26,7 @@ def evaluated(state: State) -> Iterator[Weights]:
     """Inside the block the model has the weights that are scored and kept: the average, those that the optimizer
     evaluates with, or its own; afterwards those that it trains, to the bit. Yields them: clone what is kept."""
     trained = None
-    if state.average is not None:
+    if state.average is not None and state.step:  # before the first step it is what the model has
         trained = copy_weights(state.model)
         load_weights(state.model, state.average)
     elif averages_itself(state.optimizer):
