@@ -95,7 +95,8 @@ def _assemble(
     resuming: Plan | None, measure: bool | Throughput, ranks: Ranks, callbacks: Sequence[object],
 ) -> Training:  # fmt: skip
     saved = folder if resuming is not None else None
-    data = drawing("data", options.seed)(open_data)(train, options, chooser, model, saved)
+    alone = folder is None and ranks.size == 1
+    data = drawing("data", options.seed)(open_data)(train, options, chooser, model, saved, alone=alone)
     read_again(data, callbacks, chooser)
     device = ranks.place(chooser.put("device", choose_device(options.device, needs_float64(model, options.precision))))
     net = make_model(model, data, options, chooser, device, saved).to(device)
