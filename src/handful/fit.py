@@ -237,7 +237,7 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
         finally:
             with IN_TURN:
                 generators()
-        unsaved = save(t) if t.looked_at == state.step and not state.torn else None  # else it goes on from before
+        unsaved = save(t) if t.looked_at == state.step and not state.torn else observer.unsaved  # or from before
         state.stopped_because += restore_best(t)
         t.live.close(state.stopped_because)
     if state.stopped_because == INTERRUPTED:

@@ -109,6 +109,18 @@ def test_evaluations_and_the_end_are_at_the_average_and_steps_are_not():
     assert "averages the weights itself" in " ".join(seen.plan.notes)
 
 
+class Strict(Averaging):
+    """It has nothing to be evaluated with before its first step, as pytorch_optimizer's SPlus."""
+
+    def eval(self):
+        assert self.state
+        super().eval()
+
+
+def test_before_the_first_step_nothing_is_put_in_the_weights_place(tmp_path):
+    assert same(fit(mlp(), optimizer=Strict, out=tmp_path / "run", valid=None).model, plain()[0])
+
+
 @pytest.mark.parametrize("every", [0.1, 0.5])
 def test_how_often_it_is_evaluated_or_saved_changes_no_bit(tmp_path, every):
     ends = [fit(mlp(), valid=None).model, fit(mlp(), evaluate_every=every, out=tmp_path / "run", save_every=1)]

@@ -18,7 +18,7 @@ from handful.batches.order import Order
 from handful.plan import build, defaults
 from handful.plan.build import assemble
 from handful.plan.probe import decide as decide_module
-from handful.training.watch import observe
+from handful.training.watch import observe, restart
 
 
 def noisy(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -324,7 +324,10 @@ def test_rows_that_are_learned_by_heart_early_are_begun_with_again_once_at_a_sma
     assert len(notes) == 1
     assert "the rows were learned by heart early" in notes[0]["note"]
     rate = float(run.state.optimizer.param_groups[0]["initial_lr"])
-    assert rate == pytest.approx(run.plan.choices["lr"].value / 4)
+    assert rate == pytest.approx(run.plan.choices["lr"].value / 2)
+    decay = run.state.optimizer.param_groups[0]["weight_decay"]
+    assert 1 / (rate * decay) == pytest.approx(2 * 200 / run.state.batch, rel=1e-6)  # steps: two epochs
+    assert f"a weight decay of {decay:.3g}" in notes[0]["note"]
     assert run.best["position"] > notes[0]["position"]  # about as low a loss, of a smoother curve
     monkeypatch.setattr(observe, "may_restart", lambda t: False)
     once = handful.fit(wide_network(), wide(200, 0), valid=valid, quiet=True)
@@ -341,7 +344,7 @@ def test_a_second_beginning_needs_half_of_the_plan(share, begins):
         {"position": k, "valid_loss": 0.3, "train_loss": 0.1} for k in range(t.state.position - 4, t.state.position)
     ]
     best = {"position": t.examples, "valid_loss": 0.2}
-    assert bool(observe.rises(t, best)) is begins
+    assert bool(restart.rises(t, best)) is begins
     assert (t.state.first is not None) is begins
 
 
@@ -352,12 +355,12 @@ def test_a_second_beginning_needs_a_way_that_brought_the_first_one_near(then, be
     n, t.state.first = t.examples, {}
     t.planned, t.state.position = 40 * n, 20 * n
     left = (1 / 2 - 1 / math.pi) * 20 / 4
-    assert observe.way(t, 20 * n, 40 * n) / 4 == pytest.approx(left * n, rel=0.03)
+    assert restart.way(t, 20 * n, 40 * n) / 4 == pytest.approx(left * n, rel=0.03)
     looks = [(0.4, 2.0), (left - 0.1, 1.5), (left + 0.1, then), (12, 0.2), *((16 + k, 0.3) for k in range(5))]
     t.state.history = [{"position": round(e * n), "valid_loss": v, "train_loss": 0.1} for e, v in looks]
-    assert bool(observe.rises(t, t.state.history[3])) is begins
+    assert bool(restart.rises(t, t.state.history[3])) is begins
     t.state.history[1]["valid_loss"] = 0.3  # it was near before, and then learned by heart
-    assert observe.rises(t, t.state.history[3])
+    assert restart.rises(t, t.state.history[3])
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -457,10 +460,10 @@ def test_of_a_number_the_lowest_of_looks_at_few_rows_is_kept_only_where_later_on
         train, valid, test = outliers(250, seed), outliers(8, seed + 1), outliers(4000, seed + 2)
         run = handful.fit(net(), train, valid=valid, quiet=True)
         assert "plateau" not in run.plan.until
-        assert run.best["behind"] <= observe.LATER
+        assert run.best["behind"] <= observe.LATER * math.sqrt(100 / 8)  # of 8 held-out rows
         with monkeypatch.context() as patch:
-            for allowed in ("LATER", "TELLS"):  # the lowest loss alone, for what is kept and for going back
-                patch.setattr(observe, allowed, -math.inf)
+            patch.setattr(observe, "LATER", -math.inf)  # the lowest loss alone, for what is kept
+            patch.setattr(restart, "TELLS", -math.inf)  # and for going back
             ratios.append(of(run, test) / of(handful.fit(net(), train, valid=valid, quiet=True), test))
     assert ratios[0] < 0.99, ratios
     assert ratios[1] < 0.6, ratios
@@ -506,9 +509,9 @@ def test_losses_are_compared_by_row_while_the_run_may_begin_again():
 def test_how_many_rows_make_a_loss():
     g = torch.Generator().manual_seed(0)
     losses = torch.rand(1000, generator=g, dtype=torch.float64).log().neg()  # spread by their mean
-    assert observe.telling(losses) == pytest.approx(500, rel=0.1)
-    assert observe.telling(torch.zeros(5, dtype=torch.float64)) == 0
-    assert observe.telling(-losses) == observe.telling(losses)
+    assert restart.telling(losses) == pytest.approx(500, rel=0.1)
+    assert restart.telling(torch.zeros(5, dtype=torch.float64)) == 0
+    assert restart.telling(-losses) == restart.telling(losses)
 
 
 def test_more_held_out_rows_or_a_class_are_told_by_their_loss():
@@ -546,3 +549,67 @@ def test_a_run_whose_time_was_spent_on_measuring_says_so(monkeypatch):
     monkeypatch.setattr(build, "choose_threads", slowly)
     run = handful.fit(network(), noisy(1000), until="seconds(9)", step_times={"32": 5.0}, quiet=True)
     assert (run.state.step, run.stopped_because.partition(":")[0]) == (0, "reached 9 seconds before the first step")
+
+
+def bumpy(n: int, seed: int):
+    g = np.random.default_rng(seed)
+    x = g.normal(size=(n, 20)).astype(np.float32)
+    return x, (x[:, 0] + x[:, 1] * x[:, 2] + g.normal(size=n) > 0).astype(np.int64)
+
+
+@pytest.mark.parametrize("epochs", [5, 20, 40])
+def test_an_open_weight_decay_makes_weights_an_average_over_sixteen_epochs_or_the_whole_plan(epochs):
+    run = handful.fit(network(), bumpy(600, 0), valid=bumpy(100, 1), until=f"epochs({epochs})", quiet=True)
+    choice, rate = run.plan.choices["l2"], run.plan.choices["lr"].value
+    steps = max(16, epochs) * 600 / run.plan.choices["batch"].value
+    assert choice.value == pytest.approx(min(0.3, 1 / (rate * steps)), rel=0.06)
+    assert f"over {max(16, epochs)} epochs" in choice.reason
+    decays = [group["weight_decay"] for group in run.state.optimizer.param_groups]
+    assert decays == [choice.value, 0.0]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"lr": 1e-3}, {"l2": 0.01}, {"optimizer": "adam"}, {"optimizer": "sgd"}, {"optimizer": "muon"}],
+    ids=lambda given: next(iter(given)),
+)
+def test_a_weight_decay_stays_as_it_is_where_rate_or_decay_were_given_or_another_optimizer(given):
+    run = handful.fit(network(), bumpy(600, 0), valid=bumpy(100, 1), until="epochs(2)", quiet=True, **given)
+    usual = {"adam": 0.0, "sgd": 0.0, "muon": 0.1}.get(given.get("optimizer"), 0.01)
+    assert run.plan.choices["l2"].value == usual
+    assert max(group["weight_decay"] for group in run.state.optimizer.param_groups) == usual
+
+
+def test_the_decay_of_a_run_of_many_steps_an_epoch_is_that_of_torch():
+    t = assemble(network(), bumpy(60_000, 0), {"valid": None, "batch": 8, "until": "epochs(1)", "quiet": True})
+    assert t.plan.choices["l2"].value == 0.01
+
+
+def test_a_run_that_was_cut_goes_on_with_its_decay_to_the_bit(tmp_path):
+    def cut(event, info):
+        if event == "checkpoint" and info["step"] == 40:
+            raise KeyboardInterrupt
+
+    data = {"train": bumpy(600, 0), "valid": bumpy(100, 1), "quiet": True}
+    whole = handful.fit(network(), until="epochs(4)", out=tmp_path / "whole", **data)
+    handful.fit(network(), until="epochs(4)", out=tmp_path / "cut", save_every=20, callbacks=[cut], **data)
+    end = handful.resume(tmp_path / "cut", model=network(), **data)
+    assert end.plan.choices["l2"] == whole.plan.choices["l2"]
+    assert end.state.optimizer.param_groups[0]["weight_decay"] == whole.plan.choices["l2"].value > 0.01
+    for a, b in zip(end.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("losses", "lowest", "noisy"),
+    [
+        ([0.7, 0.3], [0.3] * 40, True),
+        ([0.7, 0.05], [0.05] * 40, False),  # a small rest
+        ([0.7, 0.3], [0.0] * 37 + [4.0] * 3, False),  # of three rows
+        ([0.7, 0.3], [], True),  # not known by row
+    ],
+)
+def test_noise_is_what_was_learned_by_heart_where_many_rows_go_on_to_be_missed(losses, lowest, noisy):
+    t = judge(40, "default", [{"position": k, "valid_loss": v} for k, v in enumerate(losses)])
+    t.state.lowest = lowest
+    assert restart.noisy(t) is noisy

@@ -105,6 +105,21 @@ def test_losses_of_class_scores_are_known(loss):
     assert handful.fit(Net(3, lambda o: o), (X, Y), loss=loss, **QUICK).plan.score == "valid_accuracy"
 
 
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("give", [lambda o: (o[0], o[1]), lambda o: {"log": o[0], "mean": o[1]}])
+def test_of_parts_of_one_shape_the_loss_tells_which_predicts(give, columns):
+    z = np.stack([X[:, 0] - X[:, 3]] * columns, 1)
+    model = Net(2 * columns, lambda o: give(o.chunk(2, 1)))
+
+    def loss(o, t):
+        log, mean = o.values() if isinstance(o, dict) else o
+        return 0.5 * ((t.reshape(mean.shape) - mean) ** 2 * (-log).exp() + log).mean(1)
+
+    run = handful.fit(model, (X, z), loss=loss, **QUICK)
+    mean = [*model.layer(torch.from_numpy(X)).chunk(2, 1)][1].detach()
+    np.testing.assert_allclose(np.reshape(run.predict(X), mean.shape), mean, rtol=1e-5)
+
+
 def test_numbers_too():
     z = (X @ np.array([1.0, 2.0, 0.0, -1.0])).astype(np.float32)
     model = Net(1, lambda o: {"mean": o[:, 0], "spread": o[:, 0].exp()})

@@ -35,6 +35,7 @@ MODELS = {
     "tied": Tied,
     "parametrized": lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))),
     "renamed": renamed,
+    "complex": lambda: nn.Sequential(nn.Linear(3, 3, dtype=torch.complex64)),
     "frozen": lambda: nn.Sequential(nn.Linear(3, 3).requires_grad_(False), nn.Linear(3, 3)),
     "transposed": lambda: nn.Sequential(nn.Linear(3, 3), nn.Conv2d(2, 2, 1).to(memory_format=torch.channels_last)),
 }
@@ -46,13 +47,13 @@ def test_average_is_that_of_the_state_dict_to_the_bit(name):
     read, average, expected = reader(model), copy_weights(model), copy_weights(model)
     for step in range(30):
         with torch.no_grad():
-            model(torch.randn(4, 3)) if name != "transposed" else None
+            model(torch.randn(4, 3)) if name not in ("transposed", "complex") else None
             for p in model.parameters():
                 p.add_(torch.randn_like(p))
         update_average(average, read(), average_weight(0.99, step))
         d = min(0.99, (1 + step) / (10 + step))
         for key, value in model.state_dict().items():
-            expected[key] = expected[key].lerp(value, 1 - d) if value.is_floating_point() else value.clone()
+            expected[key] = expected[key].lerp(value, 1 - d) if value.dtype != torch.int64 else value.clone()
     assert average.keys() == model.state_dict().keys()
     assert all(torch.equal(average[key], expected[key]) for key in expected)
 
@@ -65,3 +66,21 @@ def test_only_a_state_dict_that_says_what_the_modules_hold_is_not_built_again():
         model.register_state_dict_pre_hook(lambda *_: asked.append(1))
         read()
     assert len(asked) == 1  # renamed
+
+
+@pytest.mark.parametrize("normed", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_averaged_weights_of_a_spectral_norm_have_its_norm(normed):
+    torch.manual_seed(0)
+    model = nn.Sequential(normed(nn.Linear(20, 64)), nn.ReLU(), normed(nn.Linear(64, 1)))
+    read, average, x = reader(model), copy_weights(model), torch.randn(512, 20)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(300):
+        rows = x[torch.randint(0, 512, (32,))]
+        optimizer.zero_grad()
+        (model(rows) - rows[:, :1] * rows[:, 1:2]).square().mean().backward()
+        optimizer.step()
+        update_average(average, read(), average_weight(0.99, step))
+    model.load_state_dict(average)
+    model.eval()(x)
+    norms = torch.stack([torch.linalg.matrix_norm(layer.weight, 2) for layer in (model[0], model[2])])
+    assert norms.max() < 1.1

@@ -76,6 +76,26 @@ def test_a_text_stops_the_run_after_that_step_and_nothing_else_does(event: str) 
     assert run.state.step == (5 if event == "step" else 6)
 
 
+@pytest.mark.parametrize("given", [{}, {"optimizer": "lbfgs", "batch": 16, "lr": 0.05}])
+def test_a_run_that_a_text_stopped_goes_on_as_if_it_had_not(given: dict[str, Any], tmp_path: Path) -> None:
+    """The look at the held-out rows that such an end takes is not among those of the resumed run."""
+    how = HOW | {"until": "steps(40) | plateau(2)", "schedule": "on_plateau(patience=1)"} | given
+    whole, cut = net(), net()
+    run = handful.fit(whole, (X, Y), **how)
+    told = lambda event, info: "enough" if event == "step" and info["step"] == 5 else None
+    half = handful.fit(net(), (X, Y), out=tmp_path / "run", callbacks=[told], **how)
+    assert half.history[-1]["step"] == 5
+    assert "valid_loss" in half.history[-1]
+    assert handful.load(tmp_path / "run", model=net()).best == half.best
+    again = handful.resume(tmp_path / "run", model=cut, train=(X, Y), quiet=True)
+    assert all(map(torch.equal, cut.parameters(), whole.parameters()))
+    unlike = {"seconds"}
+    assert [{k: v for k, v in row.items() if k not in unlike} for row in again.history] == [
+        {k: v for k, v in row.items() if k not in unlike} for row in run.history
+    ]
+    assert again.stopped_because == run.stopped_because
+
+
 def test_the_state_of_a_callback_is_resumed_with_the_run(tmp_path: Path) -> None:
     whole, cut = net(), net()
     counted, stopped = Counts(), Counts(5)

@@ -94,6 +94,46 @@ def test_it_is_put_back_once_and_for_all_where_the_training_loss_rises(slow, mon
     assert base(run) == run.plan.lr
 
 
+class Cliff(nn.Sequential):
+    """Its outputs are infinite where a weight was moved further than so far in one step."""
+
+    def __init__(self, far: float) -> None:
+        super().__init__(*network())
+        self.far = far
+        self.register_buffer("last", self[0].bias.detach().clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        moved = (self[0].bias.detach() - self.last).abs().max()
+        if self.training:
+            self.last.copy_(self[0].bias.detach())
+        return super().forward(x) * torch.where(moved > self.far, torch.inf, 1.0)
+
+
+def test_a_run_that_a_larger_rate_ruins_goes_back_to_before_it(slow, tmp_path):
+    rate = fitted(until="steps(1)").plan.lr
+    model = Cliff(1.5 * rate)
+    run = handful.fit(model, sums(), valid=sums(200, 1), batch=16, until="epochs(8)", quiet=True, out=tmp_path / "run")
+    assert notes(run)
+    assert "goes on at half the learning rate" in str(run.history)
+    assert run.stopped_because == "reached 8 epochs"
+    assert run.scores["valid_loss"] < run.history[0]["valid_loss"]
+    for event in (1, 2):
+
+        def cut(told: str, info: dict[str, object], left: list[int] = [event]) -> None:  # noqa: B006
+            left[0] -= told == "checkpoint"
+            if not left[0]:
+                raise RuntimeError("cut")
+
+        path, other = tmp_path / str(event), Cliff(1.5 * rate)
+        how = {"valid": sums(200, 1), "batch": 16, "until": "epochs(8)", "quiet": True}
+        with pytest.raises(RuntimeError, match="cut"):
+            handful.fit(Cliff(1.5 * rate), sums(), out=path, callbacks=[cut], **how)
+        handful.resume(path, model=other, train=sums(), valid=sums(200, 1), quiet=True)
+        assert all(map(torch.equal, other.parameters(), model.parameters()))
+    with_words = handful.fit(Cliff(1.5 * rate), sums(), **how)
+    assert with_words.stopped_because.startswith("it broke off: the loss is not finite")
+
+
 def test_second_beginnings_keep_their_rate():
     t = assemble(network(), sums(), {"batch": 16, "until": "epochs(8)", "quiet": True})
     assert headway.may_rise(t)

@@ -123,6 +123,20 @@ class Fake(nn.Module):
         return F.linear(x, rounded, self.a.bias)
 
 
+class Ensemble(nn.Module):
+    """Several networks as one, by a skeleton of them without numbers, as torch.func's tutorial has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        members = [nn.Linear(6, 3) for _ in range(2)]
+        self.w = nn.ParameterDict(dict(torch.func.stack_module_state(members)[0].items()))
+        self.skeleton = [members[0].to("meta")]
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = lambda w: torch.func.functional_call(self.skeleton[0], w, (x,))
+        return torch.vmap(one)(dict(self.w.items())).mean(0)
+
+
 def normed(by: Callable[[nn.Module], nn.Module]) -> Callable[[], nn.Module]:
     return lambda: nn.Sequential(by(nn.Linear(6, 8)), nn.Tanh(), nn.Linear(8, 3))
 
@@ -191,6 +205,7 @@ CASES = {
     "contrastive": Case(Towers, BOTH, None, of_pairs, micro=None),
     "weight_norm": Case(normed(parametrizations.weight_norm), ONE, KINDS, F.cross_entropy),
     "orthogonal": Case(normed(parametrizations.orthogonal), ONE, KINDS, F.cross_entropy),
+    "ensemble": Case(Ensemble, ONE, KINDS, F.cross_entropy),
     "eight bits": Case(Fake, ONE, KINDS, F.cross_entropy),
 }  # fmt: skip
 

@@ -85,7 +85,8 @@ _KINDS = {
 }
 names = tuple(_KINDS)
 
-_L2 = {"adamw": (0.01, "Loshchilov and Hutter 2019, and torch"), "muon": (0.1, "Liu et al. 2025, and torch")}
+ADAMW_L2 = Choice(0.01, "default", "Loshchilov and Hutter 2019, and torch")
+_L2 = {"adamw": ADAMW_L2, "muon": Choice(0.1, "default", "Liu et al. 2025, and torch")}
 _FUSED_ON_CPU = {torch.optim.Adagrad}  # and not on a GPU
 _FORMS = {"fused", "foreach", "differentiable", "capturable"}
 _OF_ADAMW = {"betas", "eps", "amsgrad"}  # options of muon that are meant for its AdamW half
@@ -294,7 +295,8 @@ def _construct(
     optimizer = as_optimizer(made)
     if optimizer is None or not all("lr" in group for group in optimizer.param_groups):
         raise HandfulError(
-            f"the optimizer {title} is {made!r}, which is not a torch optimizer whose groups have a rate, lr"
+            f"the optimizer {title} is a {type(made).__name__}, which is not a torch optimizer whose groups have a "
+            "rate, lr"
         )
     check_sparse(optimizer, model)
     return optimizer
@@ -386,5 +388,4 @@ def _default_l2(name: str, model: nn.Module) -> Choice:
         name == "adamw" and isinstance(model, Model) and model.adamw_l2 is not None
     ):  # a ready-made model may know better
         return Choice(model.adamw_l2, "default", f"{type(model).__name__.lower()}'s own: {model.adamw_l2_reason}")
-    value, why = _L2.get(name, (0.0, "no decay unless it is asked for"))
-    return Choice(value, "default", why)
+    return _L2.get(name, Choice(0.0, "default", "no decay unless it is asked for"))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from handful.base.errors import HandfulError
 from handful.optim.parts import needs_closure, parts_of
 
 Closure = Callable[[], float]  # takes the gradient again, where the weights are now; the mean loss there
@@ -54,7 +55,7 @@ def stepper_of(parts: Sequence[Optimizer]) -> Move:
 def _stepper(optimizer: Optimizer) -> Move:
     kernel = _kernel(optimizer)
     if kernel is None:
-        return lambda closure=None: optimizer.step()
+        return lambda closure=None: _own_step(optimizer)
     own, before, after = vars(optimizer), optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
 
     def step(closure: Closure | None = None) -> None:
@@ -66,6 +67,18 @@ def _stepper(optimizer: Optimizer) -> Move:
                 kernel(group, optimizer.state, group["lr"])
 
     return step
+
+
+def _own_step(optimizer: Optimizer) -> None:
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+        raise HandfulError(
+            f"{type(optimizer).__name__} differentiates the gradient itself (create_graph=True in a loop of torch's "
+            "own), which no step here keeps a graph of: choose another optimizer"
+        ) from error
 
 
 def in_place(optimizer: Optimizer, rates: Sequence[Tensor], off: Tensor) -> Callable[[], None] | None:

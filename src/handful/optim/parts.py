@@ -1,9 +1,12 @@
 """What an optimizer is made of: its parts, groups and settings, those of its own class and those of others; the
 parameters of a model in groups, by patterns on their names, and those that decay apart from the others."""
 
+import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -80,7 +83,7 @@ def averages_itself(optimizer: Optimizer) -> bool:
 
 def switch(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
     """Put the weights that it steps, or those that are evaluated, into the parameters, where they differ."""
-    if averages_itself(optimizer):
+    if averages_itself(optimizer) and (mode == "train" or optimizer.state):  # some fail before the first step (SPlus)
         getattr(optimizer, mode)()
 
 
@@ -119,10 +122,28 @@ def may_train(model: nn.Module, optimizer: Optimizer) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad or p in held]
 
 
-def needs_closure(optimizer: Optimizer) -> bool:
-    """Whether its step has to be given the loss to evaluate, as LBFGS's."""
+def takes_none(optimizer: Optimizer) -> bool:
+    """Whether its step can be called without the loss to evaluate; whether it is, `needs_closure` says."""
     closure = signature(getattr(optimizer.step, "__func__", optimizer.step)).parameters.get("closure")
-    return closure is not None and closure.default is closure.empty
+    return closure is None or closure.default is not closure.empty
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Whether its step has to be given the loss to evaluate, as LBFGS's, or SAM's, whose code refuses to do without."""
+    return not takes_none(optimizer) or _refuses_none(inspect.unwrap(type(optimizer).step))
+
+
+@lru_cache(256)
+def _refuses_none(step: Callable[..., object]) -> bool:
+    try:
+        return bool(re.search(r"assert closure|if (not closure|closure is None):\s+raise", inspect.getsource(step)))
+    except (OSError, TypeError):  # there is no source
+        return False
+
+
+def compares_losses(optimizer: Optimizer) -> bool:
+    """Whether its step compares losses of the same rows at several weights, as LBFGS's."""
+    return "lbfgs" in type(optimizer).__name__.lower()
 
 
 def parts_of(optimizer: Optimizer) -> list[Optimizer]:

@@ -80,6 +80,20 @@ def set_base(optimizer: Optimizer, lr: float | Mapping[str, float]) -> None:
         group["initial_lr"] = lr * (group["initial_lr"] / before)  # exactly `lr` for groups of one rate
 
 
+def set_decay(optimizer: Optimizer, l2: float) -> None:
+    """Make `l2` the weight decay of all groups that have one.
+
+    >>> from handful.optim.build import build
+    >>> built = build("adamw", nn.Linear(2, 1), lr=0.5)
+    >>> set_decay(built.optimizer, 0.1)
+    >>> [group["weight_decay"] for group in built.optimizer.param_groups]
+    [0.1, 0.0]
+    """
+    for group in optimizer.param_groups:
+        if group.get("weight_decay"):
+            group["weight_decay"] = l2
+
+
 def clip(parameters: Iterable[Tensor], norm: float | None = None, value: float | None = None) -> Tensor:
     """Clip gradients in place to a joint 2-norm, or each entry to [-value, value]; torch's own functions.
 

@@ -9,6 +9,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from handful.base.errors import HandfulError
+from handful.base.errors import MISTAKES, HandfulError
 from handful.base.shards import as_shared, is_shard
 from handful.optim.parts import without_compiler
 
@@ -146,13 +147,7 @@ def state_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, ob
     ['0.exp_avg', '0.exp_avg_sq', '0.step']
     """
     tensors: dict[str, Tensor] = {}
-    with without_compiler():
-        whole = optimizer.state_dict()
-    if not whole.keys() >= {"state", "param_groups"}:
-        raise HandfulError(
-            f"the optimizer {type(optimizer).__name__} cannot be stored: its state_dict() has no 'state' and "
-            "'param_groups', as torch's have"
-        )
+    whole = _told(optimizer)
     named = {str(i) if isinstance(i, int) else f"own {i}": entry for i, entry in whole["state"].items()}
     state = {name: pack(named[name], name, tensors) for name in sorted(named)}
     groups = []
@@ -172,14 +167,24 @@ def untold(optimizer: Optimizer) -> list[str]:
     >>> untold(sgd)
     ["Odd keeps a range in 'seen', which its state_dict() does not tell and ... a resumed run begins with a new one."]
     """
-    with without_compiler():
-        odd = _beside(optimizer, optimizer.state_dict(), {})[1]
+    odd = _beside(optimizer, _told(optimizer), {})[1]
     title = type(optimizer).__name__
     return [
         f"{title} keeps a {kind} in '{name}', which its state_dict() does not tell and no checkpoint holds: a resumed "
         "run begins with a new one."
         for name, kind in odd.items()
     ]
+
+
+def _told(optimizer: Optimizer) -> Mapping[str, Any]:
+    """Its state_dict(); where that is in a form of its own, or fails, as of some that wrap another optimizer, the same
+    in torch's form."""
+    with without_compiler(), suppress(*MISTAKES):
+        if (whole := optimizer.state_dict()).keys() >= {"state", "param_groups"}:
+            return whole
+    numbers: dict[Any, int] = {p: number for number, p in enumerate(_weights(optimizer))}
+    groups = [{**group, "params": [numbers[p] for p in group["params"]]} for group in optimizer.param_groups]
+    return {"state": {numbers.get(key, key): entry for key, entry in optimizer.state.items()}, "param_groups": groups}
 
 
 def _holders(optimizer: Any, name: str = "", around: Sequence[object] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -279,6 +284,12 @@ def _put_beside(optimizer: Optimizer, beside: Mapping[str, Any]) -> None:
                 case dict() as old, new:
                     old.clear()
                     old.update(_by_weight(new, _weights(optimizer)))
+                case Optimizer() as old, new:  # whoever wraps it has its groups, too
+                    groups = old.param_groups
+                    old.load_state_dict(new)
+                    for group, restored in zip(groups, old.param_groups, strict=True):
+                        group.update(restored)
+                    old.param_groups = groups
                 case old, new if hasattr(old, "load_state_dict"):
                     old.load_state_dict(new)
                 case old, dict() as new if hasattr(old, "__dict__"):

@@ -17,7 +17,6 @@ from handful.models.wrapped import must_be_model, uncompiled
 from handful.optim import schedule
 from handful.optim.parts import may_train, needs_closure
 from handful.optim.rates import set_base
-from handful.optim.schedule import Schedule
 from handful.plan import defaults as choose
 from handful.plan.balance import calmer, evenness
 from handful.plan.config import OPTIONS, Config
@@ -42,8 +41,9 @@ from handful.training.state import State
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch import stop
 from handful.training.watch.folder import RunFolder
-from handful.training.watch.observe import look, open_looks
+from handful.training.watch.observe import look
 from handful.training.watch.record import UNEVEN, every_tensor, moment, noted
+from handful.training.watch.restart import open_looks
 from handful.training.watch.saved import beginning
 from handful.training.watch.weights import copy_weights, marks
 
@@ -201,6 +201,7 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         restarts=chooser.choices["lr"].status in RATE_IS_OPEN,
     )  # fmt: skip
     chooser.put("evaluate_every", choice)
+    choose.decay(t, chooser)
     t.batch_size, t.grower = growing(options, found, t, chooser)
     if t.planned is not None and t.batch_size is None:  # a torch scheduler has an end of its own
         steps = max(1, -(-t.planned // state.batch))
@@ -361,7 +362,7 @@ def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
 
 def make_rules(
     data: Data, objective: Objective, optimizer: Optimizer, size: int, options: Config, chooser: Chooser
-) -> tuple[stop.Rule, Schedule, int | None]:
+) -> tuple[stop.Rule, schedule.Schedule, int | None]:
     """The score, the stop rule, the schedule, and the planned examples."""
     n, validated = len(data.train), data.held_out is not None
     choice, better = choose.score(options.score, options.better, data.pipeline, objective.metrics, validated)

@@ -20,11 +20,12 @@ from handful.losses import metric
 from handful.models.base import Model
 from handful.models.plain import Linear
 from handful.optim import schedule
+from handful.optim.build import ADAMW_L2, set_base
 from handful.optim.build import build as build_optimizer
-from handful.optim.build import set_base
 from handful.optim.given import bind
 from handful.optim.initial_lr import ADAPTIVE, fans_in
-from handful.optim.parts import averages_itself, needs_closure, parts_of
+from handful.optim.parts import averages_itself, compares_losses, needs_closure, parts_of
+from handful.optim.rates import set_decay
 from handful.plan.config import Config
 from handful.report.words import say_seconds
 from handful.training.objective import Objective
@@ -32,9 +33,11 @@ from handful.training.process.parallel import Ranks
 from handful.training.process.sharding import Sharding, check_steps
 from handful.training.special.coupling import by_rank
 from handful.training.special.exact import all_rows
-from handful.training.training import RATE_IS_OPEN
+from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch import stop
-from handful.training.watch.observe import FEW_HELD, NEARER
+from handful.training.watch.headway import SMALL
+from handful.training.watch.observe import NEARER
+from handful.training.watch.restart import FEW_HELD
 from handful.transform.pipeline import Pipeline
 from handful.transform.steps.statistics import leave_one_out
 
@@ -43,6 +46,7 @@ EMA = 0.99
 RIDGE_ROWS = 1000  # so many at most: what is left out of them, row by row, tells the penalty of a single layer
 RIDGE = "adam(decoupled_weight_decay=False)"  # by what is added to a gradient, its minimum is ridge regression's
 LEAST_LEARNED = 20_000  # examples that a single layer is planned to see: Adam needs thousands of steps for it
+REMEMBERED, STRONGEST = 16, 0.3  # epochs at least that a weight is an average over; the weight decay at most for that
 BEFORE = 0.2  # of the time that a stop rule gives: as long a wait before it is said
 MOMENTS = 200  # rows of the history of a run, besides evaluations: each costs as much as a small step,
 APART, FEWER = 8, 50  # so that they are so many steps apart where there are still so many
@@ -194,7 +198,7 @@ def optimizer(
     changed = next((n for n in ("l1", "clip_norm", "clip_value") if getattr(options, n)), None)
     if changed and needs_closure(built.optimizer):
         raise HandfulError(
-            f"{changed} changes the gradient, and {type(built.optimizer).__name__} compares it with the loss; add the "
+            f"{changed} changes the gradient, and {type(built.optimizer).__name__} evaluates it again without; add the "
             "penalty to a loss of your own, or choose another optimizer"
         )
     several = type(built.optimizer).__name__ if needs_closure(built.optimizer) else "training_step"
@@ -203,11 +207,29 @@ def optimizer(
     return built.optimizer
 
 
+def decay(t: Training, chooser: Chooser) -> None:
+    """AdamW's weight decay, where it and the rate were left open: by how many epochs a weight remembers, 1 / (lr * l2)
+    steps (Wang and Aitchison 2024, arXiv:2405.13698)."""
+    rate, size = chooser.choices["lr"], chooser.choices["batch"].value
+    open_ones = chooser.choices["l2"] == ADAMW_L2 and rate.status in RATE_IS_OPEN
+    if not open_ones or any(why in rate.reason for why in SMALL):
+        return
+    epochs = max(REMEMBERED, round((t.planned or 0) / t.examples))
+    l2 = min(STRONGEST, float(f"{size / (epochs * rate.value * t.examples):.2g}"))
+    if l2 > ADAMW_L2.value:
+        why = f"at this rate and batch, it makes a weight an average over {epochs} epochs (Wang and Aitchison 2024)"
+        chooser.set("l2", l2, "default", why)
+        set_decay(t.state.optimizer, l2)
+
+
 def first_batch(optimizer: Optimizer, rows: int, cap: int, chooser: Chooser) -> int:
     """The batch where none was given: a provisional one, or that of an optimizer whose step compares losses."""
-    if needs_closure(optimizer):
+    if compares_losses(optimizer):
         why = "every row: a step compares losses of the same rows where the weights are and where they might be"
         return int(chooser.set("batch", rows, "found", why))
+    if needs_closure(optimizer):
+        why = "the usual: what is measured are steps of one evaluation of the loss, and the optimizer's has several"
+        return int(chooser.set("batch", min(32, cap), "found", why))
     return int(chooser.set("batch", min(32, cap), "default", "not measured"))
 
 
@@ -217,7 +239,7 @@ def schedule_of(options: Config, planned: int | None, optimizer: Optimizer, choo
     asked, why = options.schedule, ""
     if asked == "cosine" and averages_itself(optimizer):
         asked, why = "constant", "the optimizer averages the weights, which takes the place of a decay"
-    elif asked == "cosine" and needs_closure(optimizer):
+    elif asked == "cosine" and compares_losses(optimizer):
         asked, why = "constant", "the optimizer looks for the length of each step itself"
     elif asked == "cosine" and planned is None:
         asked, why = (

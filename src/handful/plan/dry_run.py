@@ -5,7 +5,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -239,29 +239,34 @@ def _words(error: BaseException) -> str:
 def predicting_part(objective: Objective, batch: Batch, target: Target | None) -> str | None:
     """The name of the part, "" for the output itself, or None: of embeddings, say, no part predicts a class.
 
-    It has the shape of the target or scores its classes; for one class per row, the loss pulls up the score of the true
-    class in every row, which no loss does that takes the numbers for anything else.
+    It has the shape of the target, or scores its classes. Of several of that shape it is the first which, where it is
+    the target, leaves the loss without slope: the mean, and not the variance. For one class per row, the loss pulls up
+    the score of the true class in every row, which no loss does that takes the numbers for anything else.
     """
     output = objective.forward(batch)
     if objective.several is not None:
         return objective.several.part
     if target is None or target.task in ("sequence", "language") or ctc.only_valid(output) is not output:
         return ""
-    for name, found in named_parts(output):
-        if isinstance(found, Tensor) and _has_shape(found, batch, target):
-            by_shape = target.task != "classification" or target.dense or objective.of_model
-            if by_shape or _pulls(objective, output, found, batch):
-                return name
-    return None
+    fitting = [name for name, found in named_parts(output) if _has_shape(found, batch, target)]
+    if target.task == "classification" and not (target.dense or objective.of_model):
+        return next((name for name in fitting if _pulls(objective, output, part_of(output, name), batch)), None)
+    told = (name for name in fitting if len(fitting) > 1 and _link(objective, batch, name) is not None)
+    return next(told, next(iter(fitting), None))
 
 
 def link_by_slope(objective: Objective, batch: Batch) -> str:
     """By which of `LINKS` numbers come of what a loss of the caller's own takes: that by which the targets themselves,
     put in the place of the outputs, leave the loss without slope; "" where none does."""
+    return _link(objective, batch, objective.part) or ""
+
+
+def _link(objective: Objective, batch: Batch, part: str) -> str | None:
+    """The same of a part of the outputs; None where none does."""
     output = objective.forward(batch)
-    found, y = part_of(output, objective.part), batch.columns.get("y")
+    found, y = part_of(output, part), batch.columns.get("y")
     if not isinstance(found, Tensor) or not isinstance(y, Tensor) or found.numel() != y.numel():
-        return ""
+        return None
     y = y.to(found).reshape(found.shape)
 
     def slope(at: Tensor) -> float:
@@ -276,11 +281,11 @@ def link_by_slope(objective: Objective, batch: Batch) -> str:
         with torch.enable_grad(), contextlib.suppress(*MISTAKES):
             if slope(at) < 1e-2 * slope(at + 0.5):
                 return link
-    return ""
+    return None
 
 
-def _has_shape(found: Tensor, batch: Batch, target: Target) -> bool:
-    if found.ndim == 0 or len(found) != len(batch) or not found.is_floating_point():
+def _has_shape(found: object, batch: Batch, target: Target) -> bool:
+    if not torch.is_tensor(found) or found.ndim == 0 or len(found) != len(batch) or not found.is_floating_point():
         return False
     if target.task != "classification":
         return found[:1].numel() == target.size
@@ -290,7 +295,7 @@ def _has_shape(found: Tensor, batch: Batch, target: Target) -> bool:
     return single or (found.ndim == 2 and found.shape[1] >= target.outputs)
 
 
-def _pulls(objective: Objective, output: object, found: Tensor, batch: Batch) -> bool:
+def _pulls(objective: Objective, output: object, found: Any, batch: Batch) -> bool:
     """Whether a step down the loss raises the true class's score against the mean of the others', in every row."""
     with torch.enable_grad():
         scores = found.detach().clone().requires_grad_()

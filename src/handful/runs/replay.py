@@ -235,7 +235,7 @@ def examine(t: Training, name: str) -> Replay:
             sums, rate = own_step.take(t, batch)
         loss = float(sums.loss) / float(sums.weight)
         gradients = {n: p.grad.clone() for n, p in objective.model.named_parameters() if p.grad is not None}
-        rate = update(t, again=again(exact)) if rate is None else rate
+        rate = update(t, again=again(exact, state.optimizer)) if rate is None else rate
     except NonFiniteLoss as error:
         problem = str(error)
     return Replay(

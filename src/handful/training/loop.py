@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from handful.data.base import Batch
-from handful.optim.parts import needs_closure
 from handful.training.process.interrupts import INTERRUPTED, Interrupts
 from handful.training.process.static import Graph
 from handful.training.special.ahead import AHEAD, Coming, coming
@@ -42,7 +41,7 @@ class StepByStep(ExactGradient):
         self.stream: Iterator[Batch] | None = None  # of mini-batches of `drawn` rows
         self.drawn = self.at = 0
         self.coming, self.most = list[Coming](), 1 if t.schedule.by_clock else AHEAD  # the next steps, the last first
-        self.again = again(self) if needs_closure(t.state.optimizer) else None
+        self.again = again(self, t.state.optimizer)
         super().__init__(t.objective, Batch({}, np.empty(0, np.int64)), t.state.micro_batch, t.ranks, seed=t.plan.seed)
         self.recorded = as_recorded(t)
 

@@ -65,8 +65,15 @@ class Program(nn.Module):
                 "need the nn.Module that it was made from: run.export('weights.safetensors') has its weights"
             )
         self.model = copy.deepcopy(objective.model).to("cpu").eval().requires_grad_(False)
-        for layer in list(self.model.modules()):  # weights as they are: what makes them is for training
-            for name in list(getattr(layer, "parametrizations", ()) if parametrize.is_parametrized(layer) else ()):
+        for layer in filter(
+            parametrize.is_parametrized, list(self.model.modules())
+        ):  # what makes weights is for training
+            kind = type(
+                layer
+            )  # which the caller's layer is of, too, and which torch would take the weights' names from
+            members = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+            layer.__class__ = type(kind.__name__, kind.__bases__, members)
+            for name in list(layer.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(layer, name)
         self.objective = Objective(self.model, objective.loss)
         self.objective.whole = objective.whole

@@ -41,7 +41,8 @@ def read_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
             raise HandfulError(f"{path} is damaged: its checksum does not match")
         found = safetensors.torch.load_file(a_file(path))
         for name in [k for k in found if k.endswith(PAIRS)]:
-            found[name.removesuffix(PAIRS)] = torch.view_as_complex(found.pop(name))
+            # a clone, as a file's tensors lie at multiples of 8 bytes, and torch crashes on these at none of 16
+            found[name.removesuffix(PAIRS)] = torch.view_as_complex(found.pop(name).clone())
         # torch.export.save (2.13) takes no empty tensor that has an address, as one in a mapped file
         return {name: value if value.numel() else torch.empty_like(value) for name, value in found.items()}
     except (OSError, SafetensorError) as error:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
 
 from handful.base.errors import HandfulError
 from handful.data.base import Batch
 from handful.losses.outputs import mapped
 from handful.optim.fused import Closure
+from handful.optim.parts import needs_closure, takes_none
 from handful.training.objective import LossSums, Objective
 from handful.training.process.exchange import Said
 from handful.training.process.parallel import ALONE, Ranks
@@ -132,17 +134,21 @@ def exact_gradient(
     return exact
 
 
-def again(of: ExactGradient) -> Closure:
+def again(of: ExactGradient, optimizer: Optimizer) -> Closure | None:
     """Takes the gradient of a step's mini-batch where the weights are now, with the same dropout, and returns its mean
-    loss: for an optimizer such as LBFGS. It asks for the gradient that is known first. A loss that is not finite is an
-    answer to it: the next step names the rows."""
+    loss, for an optimizer that asks for it; None for others. LBFGS asks first for the gradient that is known; others
+    may have moved the weights by then. A loss that is not finite is an answer: the next step names the rows."""
+    if not needs_closure(optimizer):
+        return None
     answered: LossSums | None = None
 
     def closure() -> float:
         nonlocal answered
-        now, known = of, answered is not of.total
+        now, first = of, answered is not of.total
         answered = of.total
-        if not known:
+        if not (first and type(optimizer) is LBFGS):
+            if first and not takes_none(optimizer):  # a loop of torch's own would have had this pass alone
+                of.put_back()
             now = ExactGradient(of.objective, of.batch, of.micro_batch, seed=of.seed, step=of.step, answers=True)
             now.take()
         sums = now.total

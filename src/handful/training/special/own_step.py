@@ -91,7 +91,7 @@ class OwnStep:
         with only(objective.parameters, t.parameters):
             exact, fitted = in_parts_that_fit(t.state.micro_batch, once)
             fit_in(t, fitted)
-            self.rate = update(t, again=again(exact), of=t.moved[of])
+            self.rate = update(t, again=again(exact, t.state.optimizer), of=t.moved[of])
         sums, self.updates = exact.total, self.updates + 1
         self._losses[of] = self._losses[of] + sums if of in self._losses else sums
         self._at(f"after {self.updates}")

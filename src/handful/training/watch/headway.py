@@ -35,7 +35,7 @@ def rise(t: Training) -> str | None:
     if not (planned and s.position >= FROM * planned and crossed(t, t.log_every) and may_rise(t)):
         return None
     stretch = min(STRETCHES, math.floor(2 * math.log2(s.position / (FROM * planned))))
-    before, step, rose = s.course["at"].tolist() if s.course else (stretch, s.step, 0.0)
+    before, step, rose, since = s.course["at"].tolist() if s.course else (stretch, s.step, 0.0, -1)
     now, keep = momentum(s.optimizer)
     if rose == OVER or len(now) != len(s.course.get("last", now)):
         return None
@@ -44,9 +44,10 @@ def rise(t: Training) -> str | None:
         sums[1] += now - keep ** (s.step - step) * s.course["last"]
     if stretch != before:
         note, rose = ended(t, sums, end_of(t, before), rose == ROSE)
+        since = s.step if rose == ROSE else -1
         sums = torch.stack([sums[1] * (rose != ROSE), torch.zeros_like(now)])
     rose = OVER if stretch == STRETCHES else rose
-    s.course = {"at": torch.tensor([stretch, s.step, rose], dtype=torch.float64)}
+    s.course = {"at": torch.tensor([stretch, s.step, rose, since], dtype=torch.float64)}
     s.course |= {} if rose == OVER else {"last": now, "sums": sums}
     return note
 

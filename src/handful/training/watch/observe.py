@@ -11,44 +11,44 @@ import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError
-from handful.base.plan import Progress, Row
+from handful.base.plan import Row
 from handful.base.score import direction, lower_is_better
 from handful.base.stopwatch import part
 from handful.data.base import Batch
-from handful.optim.build import set_base
-from handful.optim.parts import averages_itself, switch
+from handful.optim.parts import switch
 from handful.training.process import checkpoint
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.state import Best
-from handful.training.training import RATE_IS_OPEN, Training
+from handful.training.training import Training
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.guards import diverged, finite, not_finite_in
 from handful.training.watch.headway import rise
 from handful.training.watch.history import Window
 from handful.training.watch.record import checkpoint_due, crossed, log, moment, noted, save, say
+from handful.training.watch.restart import (
+    FEW_HELD,
+    FEW_TELL,
+    NEAR,
+    TELLS,
+    few_held,
+    may_begin_again,
+    may_restart,
+    open_looks,
+    restart,
+    telling,
+)
 from handful.training.watch.saved import evaluated
 from handful.training.watch.weights import Weights, left_as_it_was, load_weights
 
 CONSIDERED = 16  # times in a run that the batch may grow
-FEW_HELD = 100  # held-out rows, and fewer: whether their loss is higher than at another look is told by its error
-TELLS = 1.0  # so many of its standard errors, paired by row;
 LATER = 0.25  # and a number's later look is as good as the lowest within so many: later is not always better
 AGAIN = 1.5  # a second beginning is kept within so many: so far below is the lowest of some twenty looks by chance,
-FEW_TELL, MOST_HELD = 10, 5000  # also where the lowest loss, of at most so many rows, is that of so few of them
+MOST_HELD = 5000  # also where the lowest loss, of at most so many rows, is that of FEW_TELL of them
 BEYOND = 2.0  # standard errors by which a score nobody asked for decides: the best of dozens of looks is one out
 NEARER = 80  # looks of an open run, after which they are twice as far apart, and again whenever it is twice as long
 FULL = 1000  # rows of the history of a run whose length is not known, before they are fewer
-NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
 EVALUATION_BATCH = 512  # rows read at a time when scores are computed; the scores do not depend on it
-RISES = 3  # so many looks, all worse than before them, send a run back,
-SETTLED = 30  # after this many steps at least: running statistics and averages lag behind that long
-LOWER = 8.0  # what its rate is divided by then
-BY_HEART = 4  # so many looks worse than the best, the training loss being lower than that: rows are learned by heart.
-EARLY = 0.5  # In this share of the plan the run begins again, once (later none of eight came as low), its rate over
-LESS = 4.0
-FAR = 4.0  # times the lowest loss: not where the first beginning never was below it on a way as long as is left
 AS_GOOD = 0.5  # of a standard error: what the best look is allowed for having been the lowest of several
-RISEN, LEARNED = "the held-out loss rose from the first looks on", "the rows were learned by heart early"
 
 
 @dataclass
@@ -57,6 +57,7 @@ class Observer:
 
     t: Training
     early: tuple[int, ...] = ()  # examples after which, in the first epoch, the held-out rows are looked at, too
+    unsaved: str | None = None  # why the state before a last look could not be written
 
     def __post_init__(self) -> None:
         self.t.looked_at, self.t.next_moment = self.t.state.step, 0
@@ -118,25 +119,27 @@ class Observer:
 
     def ended(self, why: str) -> str:
         """Take a last look at the held-out rows where a rule without a plan (seconds) chose the last step: else what
-        was learned since the look before would count for nothing. Returns why the run stopped."""
+        was learned since the look before would count for nothing; a resumed run goes on from before it. Returns why
+        the run stopped."""
         t, history = self.t, self.t.state.history
         if not t.state.step and t.state.seconds >= (t.rule.time() or math.inf) and why != INTERRUPTED:
             why += " before the first step: batch=, lr= and precision= spare it what is measured for them"
         looked = any("valid_loss" in row and row["step"] == t.state.step for row in history[-3:])
         if t.valid is None or looked or why == INTERRUPTED:  # whoever interrupted waits
             return why
+        self.unsaved = save(t)
         if history and history[-1]["step"] == t.state.step:
             self.looked(look(t, moment(t)))
         else:
             self.log(evaluated=True)
+        t.looked_at = -1
         return why
 
     def log(self, evaluated: bool) -> None:
         """A row of the history: where the run is, the training scores since the last row, and held-out ones."""
         t = self.t
         metrics = t.objective.sum_metrics if t.training_step is None else None
-        rate = float(t.state.optimizer.param_groups[0]["lr"])
-        row = {**moment(t), "lr": rate, **t.state.window.scores(metrics)}
+        row = {**moment(t), "lr": float(t.state.optimizer.param_groups[0]["lr"]), **t.state.window.scores(metrics)}
         t.state.window = Window()
         if not evaluated or t.valid is None:
             log(t, row)
@@ -161,10 +164,8 @@ def look(t: Training, row: Row) -> Row:
     t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
     before = t.objective.at_once
     with evaluated(t.state) as weights, left_as_it_was(t.state.loss):
-        batches, spare = (
-            t.valid.epoch(EVALUATION_BATCH, t.ranks.share),
-            t.valid.at(0, 1) if t.ranks.sharding else None,
-        )
+        batches = t.valid.epoch(EVALUATION_BATCH, t.ranks.share)
+        spare = t.valid.at(0, 1) if t.ranks.sharding else None
         rows: list[Tensor | None] = []
 
         def losses(read: Batch, output: object) -> None:
@@ -201,15 +202,6 @@ def behind(t: Training, loss: float, rows: list[Tensor | None]) -> Row:
     difference = now - torch.tensor(s.lowest, dtype=torch.float64)
     error = float(difference.std()) / math.sqrt(len(now)) if len(now) > 1 else math.inf  # one row tells nothing
     return {"behind": float(difference.mean()) / max(error, 1e-30)}
-
-
-def telling(losses: Tensor) -> float:
-    """How many rows a mean loss is made of: so many that lose alike would spread it as much (Kish 1965).
-
-    >>> telling(torch.tensor([0.2, 0.2, 0.2, 0.2])), round(telling(torch.tensor([0.0, 0.01, 5.0, 0.0])), 2)
-    (4.0, 1.0)
-    """
-    return float(losses.abs().sum() ** 2 / losses.square().sum().clamp_min(1e-300))
 
 
 def keep_best(t: Training, row: Row, weights: Weights) -> None:
@@ -269,76 +261,6 @@ def restore_best(t: Training) -> str:
     return f"; the weights of step {meta['step']:,} are kept, from which it can be gone on with"
 
 
-def few_held(t: Training) -> bool:
-    return t.valid is not None and len(t.valid.source) <= FEW_HELD
-
-
-def may_begin_again(t: Training) -> bool:
-    """Whether the first weights are kept, to begin again from: all is open, and looks are at an average."""
-    open_rate, open_end = t.plan.choices["lr"].status in RATE_IS_OPEN, t.plan.choices["until"].status == "default"
-    return open_rate and open_end and t.state.average is not None
-
-
-def restart(t: Training) -> str | None:
-    """Begin again, at a smaller rate, where the held-out loss rises from the first looks on, or, on few rows, where
-    these are learned by heart so soon that a smaller rate would come further; the order of rows and the schedule go on.
-    From the first weights where they were kept, else from the best. Returns what was done, in words, or None."""
-    s = t.state
-    if s.best is None or not (why := rises(t, s.best.row)):
-        return None
-    rate, weights = float(s.optimizer.param_groups[0]["initial_lr"]), s.first or s.best.weights
-    load_weights(t.objective.model, weights)
-    if s.average is not None:
-        s.average = {name: value.clone() for name, value in weights.items()}
-    s.optimizer.state.clear()  # in place: the parts of an OptimizerGroup share one dict
-    lower = rate / (LOWER if why == RISEN else LESS)
-    set_base(s.optimizer, lower)
-    s.restarted, s.noise = s.position, []
-    return (
-        f"{why} ({s.best.row['valid_loss']:.4g} at step {s.best.row['step']:,}): restarted from "
-        f"{'the first weights' if s.first else 'there'} at a rate of {lower:.3g} instead of {rate:.3g}"
-    )
-
-
-def rises(t: Training, best: Row) -> str:
-    """Why the run should begin again at a smaller rate; empty: it should not. While hardly a row was trained on twice,
-    all looks since the best one, which is of the beginning, are clearly worse: it is the rate. Later the latest ones
-    are, while half of the plan is left, and the training loss is lower: rows are learned by heart, once."""
-    s, looks = t.state, [row for row in t.state.history if "valid_loss" in row]
-    if s.first is not None and not s.restarted and s.position > EARLY * (t.planned or 0):
-        s.first = None
-    from_row = looks[0] if s.restarted and s.first is not None else best
-    since, lowest = s.position - s.restarted, from_row["valid_loss"]
-    if since < SETTLED * s.batch or not math.isfinite(lowest):
-        return ""
-    after = [row for row in looks if row["position"] > max(from_row["position"], s.restarted)]
-    needed, why = RISES, RISEN
-    if since > max(t.examples, 2 * SETTLED * s.batch) + s.batch:
-        after, needed, why = after[-BY_HEART:], BY_HEART, LEARNED
-        if s.first is None or s.restarted or sum(row.get("train_loss", math.inf) - lowest for row in after) >= 0:
-            return ""
-    worse = all(
-        not row["valid_loss"] <= lowest + NEAR * abs(lowest)
-        and not (few_held(t) and row.get("behind", math.inf) <= TELLS)
-        for row in after
-    )
-    return "" if not worse or len(after) < needed or (why == LEARNED and too_far(t, looks, lowest)) else why
-
-
-def too_far(t: Training, looks: list[Row], lowest: float) -> bool:
-    """Whether a second beginning could not come near: on a way as long as is left at the smaller rate (the sum of the
-    rates: a step of Adam is as long as its rate) the first one's loss never was below FAR times its lowest."""
-    left = way(t, t.state.position, t.planned or 0) / LESS
-    there = next((k for k, row in enumerate(looks) if way(t, 0, row["position"]) >= left), len(looks))
-    return all(row["valid_loss"] > FAR * abs(lowest) for row in looks[: there + 1])
-
-
-def way(t: Training, start: int, end: int) -> float:
-    """The sum of the schedule's factors from one position to another, in steps of a row."""
-    at = [start + (end - start) * k // 64 for k in range(64)]
-    return (end - start) / 64 * sum(t.schedule(Progress(p, p // t.state.batch, t.examples, 0.0, t.planned)) for p in at)
-
-
 def looked_every(t: Training) -> int:
     """Examples between two looks at the held-out rows."""
     until = t.plan.choices.get("until")
@@ -352,18 +274,6 @@ def logged_every(t: Training) -> int:
     twice as long, so that the history grows by FULL / 2 rows a doubling and not with the run."""
     so_far = 0 if t.planned is not None else t.state.position // (FULL * t.log_every)
     return t.log_every << so_far.bit_length()
-
-
-def open_looks(t: Training) -> bool:
-    """Whether there are held-out rows, and when they are looked at was left open: then early, too."""
-    choice = t.plan.choices.get("evaluate_every")
-    return t.valid is not None and choice is not None and choice.status == "default"
-
-
-def may_restart(t: Training) -> bool:
-    """Whether a held-out loss that rises from the first looks on may lower the rate, which nobody asked for."""
-    is_open = t.plan.choices["lr"].status in RATE_IS_OPEN and t.training_step is None
-    return is_open and open_looks(t) and not averages_itself(t.state.optimizer)
 
 
 def better(t: Training, row: Row, than: Row) -> bool:

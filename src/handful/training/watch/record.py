@@ -61,9 +61,17 @@ def crossed(t: Training, every: int) -> bool:
     return s.position // every > (s.position - s.batch) // every or (t.planned is not None and s.position >= t.planned)
 
 
+def rose_at(t: Training) -> int:
+    """The step at which the rate rose by itself, where it is still to be seen what comes of it; else -1. A loss that is
+    not finite then sends the run back there."""
+    return int(t.state.course["at"][-1]) if "at" in t.state.course else -1
+
+
 def checkpoint_due(t: Training, logged: bool) -> bool:
     """Every `save_every` steps if that was asked for, else where a row is logged, at least 30 s apart and 20 times
     what saving takes. A run that may go back has its checkpoints at fixed positions: where it is a time to look."""
+    if rose_at(t) == t.state.step:
+        return True
     if t.save_every is not None:
         return t.state.step % t.save_every == 0
     if t.on_nonfinite == "rollback":
@@ -79,7 +87,7 @@ def save(t: Training, *, due: bool = False) -> str | None:
     if not (t.infinite or finite(t.parameters)):
         return None
     why, before, began = None, t.state.back, time.monotonic()
-    if due:
+    if due and (t.on_nonfinite == "rollback" or rose_at(t) in (-1, t.state.step)):
         t.state.back = t.state.step
     for text in (*untold(t.state.optimizer), *lost(t.objective.model, t.state.beside)) if t.folder else ():
         if text not in t.plan.notes:

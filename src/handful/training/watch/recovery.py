@@ -14,7 +14,7 @@ from handful.training.step import NOTHING
 from handful.training.training import Training
 from handful.training.watch.folder import Held
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
-from handful.training.watch.record import fit_in, save, say
+from handful.training.watch.record import fit_in, rose_at, save, say
 from handful.training.watch.saved import restore
 from handful.training.watch.weights import changed
 
@@ -53,7 +53,7 @@ class StepOfRanks(OverRanks, StepOfRun):
 
 def train(t: Training, moment: Callable[[], None], interrupts: Interrupts) -> str:
     """`descend`, which goes on at the same step in parts of half as many rows where memory runs out, and as
-    `on_nonfinite` says after a loss that is not finite."""
+    `on_nonfinite` says after a loss that is not finite; from before its rate rose where that was open."""
 
     def from_here(micro_batch: int | None) -> str:
         fit_in(t, micro_batch)
@@ -75,6 +75,8 @@ def train(t: Training, moment: Callable[[], None], interrupts: Interrupts) -> st
                 skip(t, lost)
                 moment()
             case "rollback":
+                go_back(t, lost)
+            case _ if t.folder and rose_at(t) >= 0:  # nobody asked for that rate
                 go_back(t, lost)
             case _:
                 raise lost

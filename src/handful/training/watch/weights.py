@@ -122,8 +122,8 @@ def _held(model: nn.Module, loss: object) -> dict[str, tuple[dict[str, Any], str
 
 def beside(model: nn.Module, loss: object = None) -> tuple[dict[str, object], dict[str, Tensor]]:
     """What a model holds that no weights file does, packed by name: numbers, lists, generators, Tensors in attributes,
-    see `pack`; and all that the caller's loss does. What is made of the model's weights, has a gradient to pass on, or
-    is larger than MOST numbers is left out."""
+    see `pack`; and all that the caller's loss does. What is made of the model's weights, has a gradient to pass on, has
+    no numbers, or is larger than MOST numbers is left out."""
     forms: dict[str, object] = {}
     tensors: dict[str, Tensor] = {}
     told = model.state_dict()
@@ -151,7 +151,7 @@ def _packed(value: object, name: str = "", weights: Collection[int] = ()) -> tup
         form = pack(value, f"beside.{name}", new)
     except HandfulError:
         return None
-    plain = all(v.layout is torch.strided and not v.is_nested and not is_shard(v) for v in new.values())
+    plain = all(v.layout is torch.strided and not (v.is_meta or v.is_nested or is_shard(v)) for v in new.values())
     return (form, new) if plain and all(v.numel() <= MOST for v in new.values()) else None
 
 
@@ -287,9 +287,18 @@ def average_weight(decay: float, step: int) -> float:
     return 1 - min(decay, (1 + step) / (10 + step))
 
 
+def _averaged(name: str, value: Tensor, names: Collection[str]) -> bool:
+    """Whether a tensor has an average: whole numbers have none, and of the singular vectors of a spectral norm, which
+    turn, the average is too short, so that the norm of the layer comes out too large."""
+    if not (value.is_floating_point() or value.is_complex()):
+        return False
+    vector = name.endswith(("_u", "_v"))
+    return not (vector and ("parametrizations." in name or f"{name[:-2]}_orig" in names))
+
+
 def update_average(average: Weights, now: Weights, weight: float | Tensor) -> None:
-    """Move the average to the weights of now by `weight`, a number or 0-d; integer buffers are copied."""
-    moving = [name for name, value in now.items() if value.is_floating_point()]
+    """Move the average to the weights of now by `weight`, a number or 0-d; what has no average is copied."""
+    moving = [name for name, value in now.items() if _averaged(name, value, now.keys())]
     old, new = [average[name] for name in moving], [now[name] for name in moving]
     with torch.no_grad():
         if isinstance(weight, Tensor):

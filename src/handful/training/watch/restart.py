@@ -1,0 +1,139 @@
+"""The run begins again where it began badly: at a rate too large, or learning rows by heart."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from handful.base.plan import Progress, Row
+from handful.optim.build import set_base
+from handful.optim.parts import averages_itself, decoupled
+from handful.optim.rates import set_decay
+from handful.training.training import RATE_IS_OPEN, Training
+from handful.training.watch.weights import load_weights
+
+FEW_HELD = 100  # held-out rows, and fewer: whether their loss is higher than at another look is told by its error
+TELLS = 1.0  # so many of its standard errors, paired by row;
+NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
+RISES = 3  # so many looks, all worse than before them, send a run back,
+SETTLED = 30  # after this many steps at least: running statistics and averages lag behind that long
+LOWER = 8.0  # what its rate is divided by then
+BY_HEART = 4  # so many looks worse than the best, the training loss being lower than that: rows are learned by heart.
+EARLY = 0.5  # In this share of the plan the run begins again, once (later none of eight came as low), its rate over
+LESS = 4.0
+NOISY = 2.0  # or this, and the weights an average over MEMORY epochs by an open weight decay, where noise is what was
+MEMORY, REST = 2.0, 0.1  # learned: the lowest loss is this share of the first or more, and more than FEW_TELL rows' own
+FEW_TELL = 10
+FAR = 4.0  # times the lowest loss: not where the first beginning never was below it on a way as long as is left
+RISEN, LEARNED = "the held-out loss rose from the first looks on", "the rows were learned by heart early"
+
+
+def restart(t: Training) -> str | None:
+    """Begin again, at a smaller rate, where the held-out loss rises from the first looks on, or, on few rows, where
+    these are learned by heart so soon that a smaller rate would come further; the order of rows and the schedule go on.
+    From the first weights where they were kept, else from the best. Returns what was done, in words, or None."""
+    s = t.state
+    if s.best is None or not (why := rises(t, s.best.row)):
+        return None
+    rate, weights = float(s.optimizer.param_groups[0]["initial_lr"]), s.first or s.best.weights
+    load_weights(t.objective.model, weights)
+    if s.average is not None:
+        s.average = {name: value.clone() for name, value in weights.items()}
+    s.optimizer.state.clear()  # in place: the parts of an OptimizerGroup share one dict
+    by_noise = why == LEARNED and noisy(t)
+    lower = rate / (LOWER if why == RISEN else NOISY if by_noise else LESS)
+    set_base(s.optimizer, lower)
+    s.restarted, s.noise = s.position, []
+    shorter = forget(t, lower) if by_noise else ""
+    return (
+        f"{why} ({s.best.row['valid_loss']:.4g} at step {s.best.row['step']:,}): restarted from "
+        f"{'the first weights' if s.first else 'there'} at a rate of {lower:.3g} instead of {rate:.3g}{shorter}"
+    )
+
+
+def noisy(t: Training) -> bool:
+    """Whether the lowest held-out loss is one of many rows and no small rest, as where classes can be told apart, which
+    a weight decay would only hold back."""
+    looks = [row["valid_loss"] for row in t.state.history if "valid_loss" in row]
+    few = t.state.lowest and telling(torch.tensor(t.state.lowest, dtype=torch.float64)) <= FEW_TELL
+    return not few and bool(min(looks) > REST * looks[0])
+
+
+def forget(t: Training, rate: float) -> str:
+    """Raise an open weight decay so that the weights are an average over MEMORY epochs. Returns so in words, or ""."""
+    groups, l2 = t.state.optimizer.param_groups, t.state.batch / (MEMORY * rate * t.examples)
+    before = max(float(group.get("weight_decay", 0.0)) for group in groups)
+    if t.plan.choices["l2"].status != "default" or not 0 < before < l2 or not decoupled(t.state.optimizer, groups[0]):
+        return ""
+    set_decay(t.state.optimizer, l2)
+    return f" and a weight decay of {l2:.3g} instead of {before:.3g}"
+
+
+def rises(t: Training, best: Row) -> str:
+    """Why the run should begin again at a smaller rate; empty: it should not. While hardly a row was trained on twice,
+    all looks since the best one, which is of the beginning, are clearly worse: it is the rate. Later the latest ones
+    are, while half of the plan is left, and the training loss is lower: rows are learned by heart, once."""
+    s, looks = t.state, [row for row in t.state.history if "valid_loss" in row]
+    if s.first is not None and not s.restarted and s.position > EARLY * (t.planned or 0):
+        s.first = None
+    from_row = looks[0] if s.restarted and s.first is not None else best
+    since, lowest = s.position - s.restarted, from_row["valid_loss"]
+    if since < SETTLED * s.batch or not math.isfinite(lowest):
+        return ""
+    after = [row for row in looks if row["position"] > max(from_row["position"], s.restarted)]
+    needed, why = RISES, RISEN
+    if since > max(t.examples, 2 * SETTLED * s.batch) + s.batch:
+        after, needed, why = after[-BY_HEART:], BY_HEART, LEARNED
+        if s.first is None or s.restarted or sum(row.get("train_loss", math.inf) - lowest for row in after) >= 0:
+            return ""
+    worse = all(
+        not row["valid_loss"] <= lowest + NEAR * abs(lowest)
+        and not (few_held(t) and row.get("behind", math.inf) <= TELLS)
+        for row in after
+    )
+    return "" if not worse or len(after) < needed or (why == LEARNED and too_far(t, looks, lowest)) else why
+
+
+def too_far(t: Training, looks: list[Row], lowest: float) -> bool:
+    """Whether a second beginning could not come near: on a way as long as is left at the smaller rate (the sum of the
+    rates: a step of Adam is as long as its rate) the first one's loss never was below FAR times its lowest."""
+    left = way(t, t.state.position, t.planned or 0) / LESS
+    there = next((k for k, row in enumerate(looks) if way(t, 0, row["position"]) >= left), len(looks))
+    return all(row["valid_loss"] > FAR * abs(lowest) for row in looks[: there + 1])
+
+
+def way(t: Training, start: int, end: int) -> float:
+    """The sum of the schedule's factors from one position to another, in steps of a row."""
+    at = [start + (end - start) * k // 64 for k in range(64)]
+    return (end - start) / 64 * sum(t.schedule(Progress(p, p // t.state.batch, t.examples, 0.0, t.planned)) for p in at)
+
+
+def may_restart(t: Training) -> bool:
+    """Whether a held-out loss that rises from the first looks on may lower the rate, which nobody asked for."""
+    is_open = t.plan.choices["lr"].status in RATE_IS_OPEN and t.training_step is None
+    return is_open and open_looks(t) and not averages_itself(t.state.optimizer)
+
+
+def may_begin_again(t: Training) -> bool:
+    """Whether the first weights are kept, to begin again from: all is open, and looks are at an average."""
+    open_rate, open_end = t.plan.choices["lr"].status in RATE_IS_OPEN, t.plan.choices["until"].status == "default"
+    return open_rate and open_end and t.state.average is not None
+
+
+def open_looks(t: Training) -> bool:
+    """Whether there are held-out rows, and when they are looked at was left open: then early, too."""
+    choice = t.plan.choices.get("evaluate_every")
+    return t.valid is not None and choice is not None and choice.status == "default"
+
+
+def few_held(t: Training) -> bool:
+    return t.valid is not None and len(t.valid.source) <= FEW_HELD
+
+
+def telling(losses: Tensor) -> float:
+    """How many rows a mean loss is made of: so many that lose alike would spread it as much (Kish 1965).
+
+    >>> telling(torch.tensor([0.2, 0.2, 0.2, 0.2])), round(telling(torch.tensor([0.0, 0.01, 5.0, 0.0])), 2)
+    (4.0, 1.0)
+    """
+    return float(losses.abs().sum() ** 2 / losses.square().sum().clamp_min(1e-300))
