@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import handful
+from handful.base.errors import HandfulError
 
 N, B, STEPS = 48, 12, 5
 RNG = np.random.default_rng(0)
@@ -110,6 +111,18 @@ class Towers(nn.Module):
         return F.normalize(self.a(left), dim=1), F.normalize(self.b(right), dim=1)
 
 
+class Spread(nn.Module):
+    """What it gives is no Tensor, but a distribution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.o = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> torch.distributions.Normal:
+        mean, log = self.o(x).unbind(1)
+        return torch.distributions.Normal(mean, log.exp())
+
+
 class Fake(nn.Module):
     """Weights of eight bits in the forward pass, as quantisation-aware training has them."""
 
@@ -205,6 +218,7 @@ CASES = {
     "contrastive": Case(Towers, BOTH, None, of_pairs, micro=None),
     "weight_norm": Case(normed(parametrizations.weight_norm), ONE, KINDS, F.cross_entropy),
     "orthogonal": Case(normed(parametrizations.orthogonal), ONE, KINDS, F.cross_entropy),
+    "distribution": Case(Spread, ONE, COUNTS, lambda o, y: -o.log_prob(y)),
     "ensemble": Case(Ensemble, ONE, KINDS, F.cross_entropy),
     "eight bits": Case(Fake, ONE, KINDS, F.cross_entropy),
 }  # fmt: skip
@@ -288,3 +302,12 @@ def test_what_is_tried_before_the_first_step_leaves_no_trace_in_what_a_model_obs
         F.cross_entropy(plain(torch.tensor(ONE["x"][rows]).float()), torch.tensor(KINDS[rows])).backward()
         optimizer.step()
     torch.testing.assert_close(model.largest, plain.largest, rtol=1e-5, atol=1e-7)
+
+
+def test_distributions_are_not_put_together() -> None:
+    x = RNG.normal(size=(1500, 6))
+    torch.manual_seed(0)
+    run = handful.fit(Spread().double(), (x, x[:, 0]), loss=lambda o, y: -o.log_prob(y), until="steps(2)", quiet=True)
+    assert run.outputs(x[:50]).loc.shape == (50,)  # type: ignore[attr-defined]
+    with pytest.raises(HandfulError, match="gives a Normal, and those of several batches cannot be put together"):
+        run.outputs(x)

@@ -120,6 +120,11 @@ def joined(outputs: Sequence[object]) -> object:
     """The outputs of several batches as one: each Tensor [n, ...]; where batches were padded to lengths of their own,
     with 0 behind the shorter ones. A part of a dict that is neither Tensors nor a plain value is None."""
     each = [tensors_in(output) for output in outputs]
+    if len(each) > 1 and not any(each):
+        raise HandfulError(
+            f"the model gives a {type(outputs[0]).__name__}, and those of several batches cannot be put together: ask "
+            "for fewer rows at a time"
+        )
     whole = [_one(column) if column[0].ndim else column[0] for column in zip(*each, strict=True)]
     return _known(put_back(outputs[0], whole))
 

@@ -86,9 +86,10 @@ def loss_form(objective: Objective, batch: Batch) -> LossForm:
             output = objective.forward(batch)
             loss = copy.deepcopy(objective.loss) if isinstance(objective.loss, nn.Module) else objective.loss
             row_losses, sizes = adapters.row_losses(objective.model, loss), [k for k in _SIZES if m >= 2 * k]
-            if objective.of_model or any(
-                o.ndim and m < len(o) and len(o) % m == 0 for o in tensors_in(output)
-            ):  # views
+            views = (o.ndim and m < len(o) and len(o) % m == 0 for o in tensors_in(output))
+            if (
+                objective.of_model or not tensors_in(output) or any(views)
+            ):  # or a distribution, which has no rows to take
                 for disturbed in (_disturbed(objective.model), nullcontext()):
                     with disturbed:
                         tried = (_form(row_losses, objective.forward, batch, size) for size in sizes)
