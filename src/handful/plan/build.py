@@ -44,7 +44,6 @@ from handful.training.watch.folder import RunFolder
 from handful.training.watch.observe import look
 from handful.training.watch.record import UNEVEN, every_tensor, moment, noted
 from handful.training.watch.restart import open_looks
-from handful.training.watch.saved import beginning
 from handful.training.watch.weights import copy_weights, marks
 
 LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
@@ -95,8 +94,9 @@ def _assemble(
     resuming: Plan | None, measure: bool | Throughput, ranks: Ranks, callbacks: Sequence[object],
 ) -> Training:  # fmt: skip
     saved = folder if resuming is not None else None
-    alone = folder is None and ranks.size == 1
-    data = drawing("data", options.seed)(open_data)(train, options, chooser, model, saved, alone=alone)
+    data = drawing("data", options.seed)(open_data)(
+        train, options, chooser, model, saved, alone=folder is None and ranks.size == 1
+    )
     read_again(data, callbacks, chooser)
     device = ranks.place(chooser.put("device", choose_device(options.device, needs_float64(model, options.precision))))
     net = make_model(model, data, options, chooser, device, saved).to(device)
@@ -160,12 +160,8 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     with IN_TURN, using_threads(chooser.choices["threads"].value):
         if options.evaluate_every == "auto" and t.valid is not None:
             t.state.history.append(look(t, moment(t)))
-        first = beginning(t.state, t.planned) if t.folder else None
-        found = decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=True,
-                       open_length=options.until in ("auto", None), stay=True)  # fmt: skip
-        if first and found.trail:
-            found.beginning = first[0], first[1] | {"trail": found.trail}
-        return found
+        return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=True,
+                      open_length=options.until in ("auto", None), stay=True)  # fmt: skip
 
 
 def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:

@@ -37,6 +37,7 @@ from handful.report.words import say_number, say_seconds
 from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.step import update
 from handful.training.training import Training
+from handful.training.watch import saved
 
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
@@ -69,6 +70,7 @@ def decide(
     """
     d = Decision(cap=batch_cap(t.examples))
     beginning, size, begun = Snapshot(t), t.state.batch, False
+    first = saved.beginning(t.state, t.planned) if stay and t.folder else None
     caught: tuple[type[Exception], ...] = OF_ALL if t.ranks.size > 1 else (HandfulError,)
     try:
         whole = batch and t.objective.coupling  # it cannot be cut into parts: only a batch that was run is taken
@@ -90,6 +92,8 @@ def decide(
             measure_noise(t, d, tp, size, NOISE * share / SHARE, rise=MOST_RISE if lr else 1.0)
             follow(t, d, rate, size, choose_batch(t, d, tp))
         d.trail, begun = list(t.state.trail), t.state.step > beginning.state.step
+        if first and begun:
+            d.beginning = first[0], first[1] | {"trail": d.trail}
     except caught as error:
         d.notes.append(f"measuring failed, so defaults are used: {error}")
     finally:
