@@ -331,3 +331,15 @@ def test_a_rate_below_zero_ends_the_run_with_what_it_learned(tmp_path):
     assert "LambdaLR ends after 11 steps" in run.stopped_because
     assert run.state.step == 11
     assert fit(mlp(), until="steps(11)", schedule=falling).stopped_because == "reached 11 steps"
+
+
+def test_a_table_with_labels_and_lists_goes_on(tmp_path):
+    """They were left out where the recipe was known, so that the run could not go on."""
+    table = {"a": [k % 7 / 2 for k in range(60)], "tags": [["u", "v"][k % 3 : 2] for k in range(60)],
+             "b": [[float(k), 1.0] for k in range(60)], "y": [k % 7 for k in range(60)]}  # fmt: skip
+    how = {"target": "y", "task": "regression", "batch": 8, "lr": 0.01, "quiet": True, "deterministic": True}
+    handful.fit("auto", table, until="steps(3)", schedule="constant", out=tmp_path / "run", **how)
+    on = handful.resume(tmp_path / "run", train=table, until="steps(6)", quiet=True)
+    whole = handful.fit("auto", table, until="steps(6)", schedule="constant", **how)
+    assert on.pipeline.uses == ("a", "tags", "b")
+    assert np.array_equal(on.predict(table), whole.predict(table))

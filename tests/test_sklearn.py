@@ -200,8 +200,8 @@ def test_pickled_estimators_predict_the_same_bits():
     assert copy.run_.history == model.run_.history
     assert not hasattr(clone(model), "run_")
     with pytest.raises(HandfulError, match="unpickled"):
-        copy.run_.evaluate({"x": X, "handful_target": Y})
-    assert model.run_.evaluate({"x": X, "handful_target": Y})["accuracy"] > 0.9  # pickling took nothing away
+        copy.run_.evaluate({"x": X, "y": Y})
+    assert model.run_.evaluate({"x": X, "y": Y})["accuracy"] > 0.9  # pickling took nothing away
 
 
 def test_mistakes_are_said():
@@ -486,3 +486,29 @@ def test_whole_numbers_reach_an_own_module_as_floats_unless_it_embeds_them():
         assert make(net).partial_fit(x > 2, Y, *([0, 1, 2],) * (make is MiniBatchClassifier)).predict(x > 2).ndim == 1
     words = torch.nn.Sequential(torch.nn.Embedding(10, 4), torch.nn.Flatten(), torch.nn.Linear(16, 3))
     assert MiniBatchClassifier(words, **QUICK).fit(x, Y).score(x, Y) > 0.8
+
+
+def test_every_class_is_learned_where_most_have_a_row_or_two():
+    y = np.array([f"c{k}" for k in np.random.default_rng(0).integers(0, 40, 60)])
+    model = MiniBatchClassifier("linear", until="steps(2)").fit(X[:60], y)
+    assert model.run_.pipeline.outputs == len(np.unique(y))
+
+
+@pytest.mark.filterwarnings("ignore:The number of unique classes")
+def test_more_classes_than_may_be_held_out():
+    y = np.minimum(np.arange(60), 57)
+    model = MiniBatchClassifier("linear", until="steps(2)").fit(X[:60], y)
+    assert model.run_.pipeline.outputs == 58
+
+
+@pytest.mark.parametrize(("names", "said"), [("ab", "'y'"), ("xy", "'handful_y'")])
+def test_messages_name_y_as_the_caller_does(names, said):
+    x = pd.DataFrame(X[:40, :2], columns=list(names))
+    with pytest.raises(HandfulError, match=f"the target {said} is the same in every training row"):
+        MiniBatchRegressor("linear").fit(x, np.ones(40))
+
+
+@pytest.mark.parametrize("model", ["table", "linear"])
+def test_inputs_that_are_all_missing_are_refused(model):
+    with pytest.raises(HandfulError, match="every value of the inputs is missing in the training rows"):
+        MiniBatchRegressor(model).fit(np.full((40, 3), np.nan), np.arange(40.0))

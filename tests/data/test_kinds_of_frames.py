@@ -246,3 +246,68 @@ def test_a_column_may_have_the_name_of_anything_that_a_container_is_told_by():
     for name in names:
         frame = pd.DataFrame({name: np.arange(8.0), "y": Y[:8]})
         assert handful.open(frame, "y").inputs == [name], name
+
+
+NAN, DAY, NOON = float("nan"), datetime.date(2020, 1, 1), datetime.datetime(2020, 1, 1, 12)
+AT = pd.Timestamp("2020-01-01").timestamp()
+MARKED = {  # values with gaps as pandas marks them -> what they are read as
+    "texts": (["b", NAN, "a", pd.NA], [1, -1, 0, -1]),
+    "a gap before texts": ([NAN, "a", "b", "a"], [-1, 0, 1, 0]),
+    "bytes": ([b"b", NAN, b"a", b"a"], [1, -1, 0, 0]),
+    "whole numbers": ([1, pd.NA, 3, 4], [1.0, NAN, 3.0, 4.0]),
+    "truth values": ([pd.NA, True, False, True], [NAN, 1.0, 0.0, 1.0]),
+    "dates": ([DAY, pd.NaT, NAN, DAY + datetime.timedelta(1)], [AT, NAN, NAN, AT + 86400]),
+    "a gap before moments": ([pd.NaT, pd.Timestamp(NOON), NOON, DAY], [NAN, AT + 43200, AT + 43200, AT]),
+    "days and moments": ([DAY, NOON, DAY, NOON], [AT, AT + 43200, AT, AT + 43200]),
+    "times of day": ([datetime.time(3), None, NAN, datetime.time(5)], [10800.0, NAN, NAN, 18000.0]),
+    "durations": ([datetime.timedelta(hours=3), NAN, None, pd.Timedelta(hours=1)], [10800.0, NAN, NAN, 3600.0]),
+    "decimals": ([decimal.Decimal("1.5"), NAN, None, decimal.Decimal(2)], [1.5, NAN, NAN, 2.0]),
+    "numbers in text": ([1, "2", NAN, 4], [1.0, 2.0, NAN, 4.0]),
+}
+HOLDERS = {
+    "list": lambda values: {"c": values, "y": [0, 1, 0, 1]},
+    "array of objects": lambda values: {"c": np.array([*values, ""], dtype=object)[:-1], "y": [0, 1, 0, 1]},
+    "dicts": lambda values: [{"c": value, "y": k % 2} for k, value in enumerate(values)],
+    "frame": lambda values: pd.DataFrame({"c": pd.Series(values, dtype=object), "y": [0, 1, 0, 1]}),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize("kind", MARKED)
+def test_gaps_are_missing_in_every_container(kind, holder):
+    values, wanted = MARKED[kind]
+    source = handful.open(HOLDERS[holder](values), target="y")
+    np.testing.assert_array_equal(source.take(range(4)).tensor("c").numpy(), wanted)
+
+
+def test_rows_that_lack_a_list_are_named():
+    with pytest.raises(HandfulError, match="column 'c' has no list in row 1"):
+        handful.open({"c": [["a"], None, ["b"]], "y": [0, 1, 0]}, target="y")
+
+
+class OfModin:
+    """As frames of modin are: pandas' in columns, and an exchange that knows few types."""
+
+    columns = ("c",)
+
+    def _to_pandas(self):
+        return pd.DataFrame({"c": pd.to_timedelta([1, 2], unit="h")})
+
+    def __dataframe__(self, **_):
+        raise NotImplementedError("timedelta64[ns]")
+
+
+def test_a_frame_that_turns_into_one_of_pandas_is_taken_as_that():
+    assert handful.open(OfModin()).take([0, 1])["c"].tolist() == [3600.0, 7200.0]
+
+
+class Odd:
+    columns = ("c",)
+
+    def __dataframe__(self, **_):
+        raise NotImplementedError("timedelta64[ns]")
+
+
+def test_a_frame_whose_exchange_fails_is_refused_in_words():
+    with pytest.raises(HandfulError, match="a column cannot be read: timedelta64"):
+        handful.open(Odd())

@@ -453,3 +453,31 @@ def test_names_beside_numbers_stay_names():
     source = handful.open({"few": few, "codes": codes * 2, "tickets": tickets * 2, "z": [0, 1] * 60}
                           | {"few": few * 2}, target="z")  # fmt: skip
     assert {source.columns[name].kind for name in ("few", "codes", "tickets")} == {"category"}
+
+
+DRAW = np.random.default_rng(0)
+QUOTED = {  # plain numbers in text -> whether they are amounts
+    "decimals": ([f"{v:.2f}" for v in DRAW.normal(size=200).round(1) * 2 + 0.01], True),
+    "powers": ([f"{10**v:.3e}" for v in DRAW.normal(size=200)], True),
+    "counts": ([str(v) for v in DRAW.integers(10, 10**6, 200)], True),
+    "few decimals": ([f"{v / 2}" for v in DRAW.integers(0, 10, 200)], False),
+    "codes": ([str(v) for v in DRAW.integers(10, 60, 200)], False),
+    "codes with zeros": ([f"{v:06d}" for v in DRAW.integers(10, 10**5, 200)], False),
+}
+
+
+@pytest.mark.parametrize("kind", QUOTED)
+@pytest.mark.parametrize("target", ["c", "y"])
+def test_many_plain_numbers_in_text_are_amounts(kind, target):
+    """As csv.DictReader, or read_csv(dtype=str), gives them."""
+    values, amounts = QUOTED[kind]
+    source = handful.open({"c": values, "y": list(range(200))}, target=target)
+    assert source.columns["c"].kind == ("number" if amounts else "category")
+    if amounts:
+        assert source.take(range(200)).tensor("c").tolist() == [float(value) for value in values]
+
+
+def test_text_that_numbers_the_rows_is_left_out_as_numbers_are():
+    rows = [{"id": str(900 + k), "x": str(k % 7 + 0.5), "y": str(k % 2)} for k in range(60)]
+    run = handful.fit("auto", rows, target="y", until="steps(2)", quiet=True)
+    assert run.pipeline.uses == ("x",)

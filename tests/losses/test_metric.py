@@ -315,3 +315,15 @@ def test_labels_of_pixels(seed, several, weighted):
     auroc = [sk.roc_auc_score(t[:, k], o[:, k], sample_weight=each) for k in range(t.shape[1])]
     assert scores["iou"] == pytest.approx(np.mean(iou))
     assert scores["auroc"] == pytest.approx(np.mean(auroc))
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+@pytest.mark.parametrize("name", ["f1", "precision", "recall", "iou"])
+def test_a_single_yes_or_no_in_floats_is_a_label_in_any_shape(name, shape):
+    draw = np.random.default_rng(0)
+    y, x = (draw.random(60) < 0.3).astype(np.float32), draw.normal(size=(60, 2)).astype(np.float32)
+    run = handful.fit(
+        torch.nn.Linear(2, 1), (x, y.reshape(shape)), metrics=[name], until="steps(3)", lr=0.1, quiet=True
+    )
+    wanted = getattr(sk, {"iou": "jaccard_score"}.get(name, f"{name}_score"))(y, np.ravel(run.predict(x)).astype(int))
+    assert run.evaluate((x, y.reshape(shape)))[name] == pytest.approx(wanted)

@@ -60,3 +60,8 @@ def test_a_run_computes_with_its_planned_threads_and_puts_the_setting_back():
     assert set(seen) == {1}
     assert torch.get_num_threads() == before
     assert run.plan.threads == 1
+
+
+def test_more_threads_than_cores_are_noted():
+    run = handful.fit("linear", "iris", threads=4096, batch=32, lr=0.1, until="steps(1)", quiet=True)
+    assert any(note.startswith("threads=4096 is more than the") for note in run.plan.notes)

@@ -296,3 +296,14 @@ def test_ways_to_write_durations(cells, seconds, rows):
     source = handful.open(data, target="y")
     assert source.columns["t"].dates == "duration"
     assert source.read_column("t", np.arange(3)).tolist() == seconds
+
+
+@pytest.mark.parametrize("target", ["y", "y,z"])
+def test_a_table_with_labels_beside_texts_that_tell_nothing(target):
+    draw = np.random.default_rng(0)
+    x, words = draw.normal(size=(200, 2)), ["good", "bad", "film", "plot", "the", "a", "very", "long", "one"]
+    table = {"a": x[:, 0], "tags": [["u", "v"][k % 3 : 2] for k in range(200)], "y": 2 * x[:, 0], "z": x[:, 0] + 1}
+    table["told"] = [" ".join(draw.permutation(words)) for _ in range(200)]
+    table = table if target == "y,z" else {name: value for name, value in table.items() if name != "z"}
+    run = handful.fit("auto", table, target=target, until="steps(2)", batch=32, quiet=True)
+    assert run.pipeline.uses == ("a", "tags")

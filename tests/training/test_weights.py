@@ -32,6 +32,10 @@ def net() -> nn.Module:
         ({"class_weight": {0: 1.0, 1: 50.0}}, np.where(Y == 1, 50.0, 1.0)),
         ({"class_weight": "balanced"}, np.array([float(f"{N / (2 * k):.6g}") for k in np.bincount(Y)])[Y]),
         ({"weight": "w", "target": "y"}, W),
+        (
+            {"weight": "w", "target": "y", "class_weight": "balanced"},
+            W * np.array([float(f"{W.sum() / (2 * k):.6g}") for k in np.bincount(Y, W)])[Y],
+        ),
         ({"weight": "w", "target": "y", "class_weight": [2.0, 5.0]}, W * np.array([2.0, 5.0])[Y]),
     ],
 )

@@ -802,3 +802,8 @@ def test_numbers_far_from_one_are_learned_from_as_any(scale):
     x = np.random.default_rng(0).normal(size=(200, 3))
     plain, scaled = (Moments([torch.from_numpy(x) * by]).std / by for by in (1.0, scale))
     torch.testing.assert_close(scaled, plain, rtol=1e-12, atol=0)
+
+
+def test_missing_values_are_counted_where_no_feature_is_whole():
+    x = torch.tensor([[1.0, float("nan")], [float("nan"), 2.0], [3.0, 4.0]])
+    assert Standardize(fill=True).fit([x]).gaps == 2

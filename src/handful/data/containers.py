@@ -169,6 +169,8 @@ def listed(value: object) -> object:
             return np.asarray(value)
         case list() | tuple() | range():
             return _plain(value)
+        case np.ndarray(ndim=1) if value.dtype.kind == "O" and not np.ma.isMaskedArray(value):
+            return _plain(value.tolist())
         case ValuesView() | Collection() if type(value).__module__ in ("builtins", "collections", "array"):
             return np.asarray(value) if type(value).__module__ == "array" else _plain(list(value))
     return value
@@ -176,8 +178,11 @@ def listed(value: object) -> object:
 
 def _plain(values: Collection[object]) -> Collection[object]:
     """Paths, addresses and ids as text, pictures of Pillow as the bytes of a file, members of an Enum as their names;
-    texts and numbers side by side as a text file has them."""
-    first = next((value for value in values if value is not None), None)
+    texts and numbers side by side as a text file has them; days beside moments as their beginning."""
+    kinds = {*map(type, values)}
+    if datetime.date in kinds and any(issubclass(kind, datetime.datetime) for kind in kinds):  # Arrow cuts all to days
+        values = [datetime.datetime(*v.timetuple()[:3]) if type(v) is datetime.date else v for v in values]
+    first = next((value for value in values if not _lacks(value)), None)
     change: Callable[[object], object] | None = None
     match first:
         case _ if isinstance(first, (str, *_WRITTEN)) and any(isinstance(value, str) for value in values):
@@ -213,8 +218,24 @@ def of_one_type(values: Collection[object]) -> Collection[object]:
     return [None if _lacks(v) else read(v) for v in values]
 
 
+def without_marks(values: list[object], numbers: tuple[type, ...]) -> list[object]:
+    """The values with None for NaN, NA and NaT, where they are not all of `numbers`, which hold NaN themselves.
+
+    >>> without_marks(["a", float("nan"), None], (float,)), without_marks([1.5, float("nan")], (float,))
+    (['a', None, None], [1.5, nan])
+    """
+    kinds = {*map(type, values)} - {type(None)}
+    marks = any(kind.__name__ in _MARKS or issubclass(kind, float) for kind in kinds)
+    if not marks or all(issubclass(kind, numbers) for kind in kinds):
+        return values
+    return [None if _lacks(value) else value for value in values]
+
+
+_MARKS = ("NAType", "NaTType")
+
+
 def _lacks(value: object) -> bool:
-    none = value is None or type(value).__name__ in ("NAType", "NaTType")
+    none = value is None or type(value).__name__ in _MARKS
     return none or (isinstance(value, float) and value != value)
 
 

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays, Stored
-from handful.data.containers import is_xarray, of_xarray
+from handful.data.containers import is_xarray, listed, of_xarray
 from handful.data.options import Options
 from handful.data.tables.arrays import LeftOut, from_values, is_sparse
 from handful.data.tables.arrow import (
@@ -61,7 +62,7 @@ def open_rows(rows: Sequence[Mapping[str, object]], o: Options) -> Arrays:
     names, n = list(there), len(rows)
     notes = [f"{' and '.join(own)} say where a row lies, not what it is: left out."] if own else []
     notes += [f"'{name}' is absent from {n - k:,} of {n:,} rows: missing there." for name, k in there.items() if k < n]
-    columns = {str(name): [row.get(name) for row in rows] for name in names}
+    columns: dict[str, Any] = {str(name): listed([row.get(name) for row in rows]) for name in names}
     try:
         kinds = {name: TEXT if type(values[0]) is str else None for name, values in columns.items()}
         table = pa.table({name: pa.array(values, kinds[name], from_pandas=True) for name, values in columns.items()})

@@ -50,8 +50,9 @@ class HeldOut:
         return None
 
 
-def held_out(source: Source, rows: HeldOut, seed: int = 0) -> tuple[Source, Source | None]:
+def held_out(source: Source, rows: HeldOut, seed: int = 0, classes: bool = False) -> tuple[Source, Source | None]:
     """Training and validation rows. Windows of a time series are never drawn at random: the last are held out.
+    classes: whether the target is known to be such, however many whole numbers it holds.
 
     >>> from handful.data.open import open
     >>> train, valid = held_out(open("iris"), HeldOut(30, last=True))
@@ -70,7 +71,7 @@ def held_out(source: Source, rows: HeldOut, seed: int = 0) -> tuple[Source, Sour
         rows = HeldOut(rows.share, last=True)
     if rows.last or source.horizon:
         return _latest(source, rows)
-    train, held = split(source, rows.share, seed, groups=rows.by)
+    train, held = split(source, rows.share, seed, groups=rows.by, classes=classes)
     if rows.by is None:
         return train, held
     kept = {name: column for name, column in source.columns.items() if name != rows.by}
@@ -115,13 +116,14 @@ def split(
     *,
     stratify: Stratify = "auto",
     groups: Groups = None,
+    classes: bool = False,
 ) -> tuple[Source, Source]:
     """Two views of `source`, (train, valid), that share no row; the same for the same seed.
 
     valid: a fraction of the rows in (0, 1), a count of rows, or a Source that is taken as it is.
     stratify: "auto": by class when the target is a category or a few whole numbers; every class is then in
     training, and every class with 2 rows or more in both parts, if so many are held out. True demands it, False
-    forbids it, a string names another column.
+    forbids it, a string names another column. classes: whether the target is known to be such.
     groups: a column or one value per row; rows of one group all go to one part. The size is then approximate.
     The order of rows inside each part is that of the source; how it was split is added to `valid.notes`.
 
@@ -141,9 +143,9 @@ def split(
         codes, how = _group_codes(source, groups, stratify), "whole groups, drawn at random"
         chosen = _by_group(codes, count, seed)
     else:
-        classes = _classes(source, stratify, count)
-        chosen = np.argsort(keyed, kind="stable")[:count] if classes is None else _by_class(classes, keyed, count)
-        how = "drawn at random" if classes is None else "drawn at random from each class"
+        of_class = _classes(source, stratify, count, classes)
+        chosen = np.argsort(keyed, kind="stable")[:count] if of_class is None else _by_class(of_class, keyed, count)
+        how = "drawn at random" if of_class is None else "drawn at random from each class"
     mask = np.zeros(n, dtype=bool)
     mask[chosen] = True
     train, held = source.subset(np.flatnonzero(~mask)), source.subset(np.flatnonzero(mask))
@@ -225,7 +227,7 @@ def _values(source: Source, name: str) -> NDArray[np.generic] | None:
     return None
 
 
-def _classes(source: Source, stratify: Stratify, count: int) -> NDArray[np.int64] | None:
+def _classes(source: Source, stratify: Stratify, count: int, known: bool = False) -> NDArray[np.int64] | None:
     """The class of every row, 0.., or None to draw from all rows alike."""
     automatic = stratify == "auto"
     name = source.target if automatic or stratify is True else str(stratify)
@@ -237,16 +239,16 @@ def _classes(source: Source, stratify: Stratify, count: int) -> NDArray[np.int64
     if automatic and not source.cheap(name):
         return None
     values = _values(source, name)
-    if values is None or values.dtype.kind not in "iubOUS":
+    if values is None or values.dtype.kind not in ("iubOUSf" if known else "iubOUS"):
         if automatic:
             return None
         raise HandfulError(f"column '{name}' has no classes to stratify by: it holds {column.kind}s")
     codes: NDArray[np.int64] = np.unique(values, return_inverse=True)[1].astype(np.int64)
     shared = int((np.bincount(codes) >= 2).sum())
-    few = column.kind == "category" or codes.max() < max(2, len(codes) // 4)
+    few = known or column.kind == "category" or codes.max() < max(2, len(codes) // 4)
     fits = 1 <= shared <= min(count, len(source) - count)
     enough = len(codes) - codes.max() > count  # where no class may lose its last row
-    if (few and (enough or fits)) if automatic else fits:
+    if (few and (enough or fits or (known and shared))) if automatic else fits:
         return codes
     if automatic:
         return None

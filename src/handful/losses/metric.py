@@ -264,17 +264,17 @@ def _at_all_places(score: Whole) -> Whole:
 
 
 def _by_label(values: Array) -> Array:
-    """[n, labels] of labels [m, k] or, with a row for each place, of one [m, height, width] or several [m, k, height,
-    width] that places have."""
+    """[n, labels] of labels [m, k], of a single one [m] or, with a row for each place, of one [m, height, width] or
+    several [m, k, height, width] that places have."""
     if values.ndim == 2:
         return values
-    return values.reshape(-1, 1) if values.ndim == 3 else np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
+    return values.reshape(-1, 1) if values.ndim in (1, 3) else np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
 
 
 def _mean_of_classes(name: str, outputs: Array, targets: Array, weights: Array | None) -> float:
     """scikit-learn's score of this name of each class or label, and their mean."""
     score = getattr(import_module("sklearn.metrics"), name)
-    if targets.ndim > 1:  # several labels per row; one that neither occurs nor is predicted has no score
+    if targets.ndim > 1 or targets.dtype.kind == "f":  # labels; one that neither occurs nor is predicted has no score
         true, predicted = _by_label(targets) > 0.5, _by_label(outputs.reshape(targets.shape)) > 0
         weights = None if weights is None else np.repeat(weights, len(true) // len(targets))
         kept = np.flatnonzero(true.any(0) | predicted.any(0))

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Batch, Source
@@ -30,12 +32,13 @@ def sampling_column(shuffle: str) -> str | None:
     return shuffle.removeprefix(WEIGHTED).strip() if shuffle.startswith(WEIGHTED) else None
 
 
-def count(pipeline: Pipeline, train: Source) -> NDArray[np.int64] | None:
-    """Rows of each class, or rows that have each label, and the number of rows last; None for other tasks."""
+def count(pipeline: Pipeline, train: Source, weight: str | None = None) -> NDArray[np.int64] | None:
+    """Rows of each class, or rows that have each label, and the number of rows last; None for other tasks. weight:
+    column of the rows' weights, which are added up instead of the rows, float64."""
     target = pipeline.target
     if target is None or pipeline.task not in ("classification", "multilabel") or len(target.shape) > 1:
         return None
-    counts = np.zeros(pipeline.outputs + 1, dtype=np.int64)
+    counts: NDArray[Any] = np.zeros(pipeline.outputs + 1, dtype=np.int64 if weight is None else np.float64)
     for start in range(0, len(train), 65536):
         rows = np.arange(start, min(start + 65536, len(train)))
         batch = Batch({target.column: train.read_column(target.column, rows)}, rows)
@@ -45,10 +48,16 @@ def count(pipeline: Pipeline, train: Source) -> NDArray[np.int64] | None:
         if pipeline.task == "multilabel":
             counts[:-1] += (y > 0.5).reshape(len(y), -1).sum(0).numpy()
         else:
+            each = None if weight is None else as_floats(train.read_column(weight, rows))[y >= 0]
             y = y[y >= 0]  # of those that count
-            counts[:-1] += y.bincount(minlength=pipeline.outputs)[: pipeline.outputs].numpy()
+            counts[:-1] += y.bincount(each, minlength=pipeline.outputs)[: pipeline.outputs].numpy()
         counts[-1] += len(y)
     return counts
+
+
+def as_floats(values: object) -> Tensor:
+    """Weights of rows, float64 [n]."""
+    return torch.as_tensor(values, dtype=torch.float64).reshape(-1)
 
 
 def mean_weight(
@@ -71,7 +80,7 @@ def mean_weight(
             counted = of[y.clamp_min(0)]
             each = torch.where(y >= 0, counted, 0).reshape(len(part), -1).sum(1)
         if weight is not None:
-            each = each * torch.as_tensor(train.read_column(weight, part), dtype=torch.float64).reshape(-1)
+            each = each * as_floats(train.read_column(weight, part))
         total += float(each.sum())
     return total / len(every)
 
@@ -159,8 +168,8 @@ def class_weights(
     """A weight for each class: n / (k * n_c) for "balanced" (as scikit-learn's), the numbers given in the order of the
     classes, or those given by label (a dict or a pandas Series), where a class that is not named counts 1.
 
-    counts: training rows of each class, and of all; outputs: scores of the model per row or place, of which those that
-    stand for no class of the data have the weight 1.
+    counts: training rows of each class, or their weights added up, and of all rows; outputs: scores of the model per
+    row or place, of which those that stand for no class of the data have the weight 1.
     Raises HandfulError for labels that are no classes, and for numbers that are not finite, below 0 or all 0.
 
     >>> class_weights({"b": 5}, ["a", "b"]), class_weights([0.5, 2], ["a", "b"])
@@ -200,7 +209,7 @@ def _balanced(counts: NDArray[np.int64] | None) -> NDArray[np.float64]:
     if counts is None:
         raise HandfulError("class_weight='balanced' counts one class per row; pass a number per class instead")
     each = counts[:-1]
-    return np.array([float(f"{v:.6g}") for v in each.sum() / (len(each) * np.maximum(each, 1))])
+    return np.array([float(f"{v:.6g}") for v in each.sum() / (len(each) * np.where(each > 0, each, 1))])
 
 
 def _class_of(label: object, labels: Sequence[object], names: Sequence[str]) -> int:

@@ -350,10 +350,7 @@ def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
     for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every", "on_nonfinite"):
         if getattr(options, name) != OPTIONS[name].default:
             chooser.set(name, getattr(options, name), "given")
-    if options.threads == "auto":
-        chooser.set("threads", torch.get_num_threads(), "default", "torch's own setting")
-    else:
-        chooser.set("threads", options.threads, "given")
+    choose.threads(options, chooser)
 
 
 def make_rules(

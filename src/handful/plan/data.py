@@ -214,7 +214,7 @@ def hold_out(
             )
         rows, valid = language_source(source, valid=float(asked.share))
     else:
-        rows, valid = held_out(source, asked, options.seed)
+        rows, valid = held_out(source, asked, options.seed, options.task == "classification")
     if asked.share and valid is not None:
         of = f"{len(valid):,} of {len(source) if not language else len(rows) + len(valid):,} rows held out"
         auto = isinstance(options.valid, str) and options.valid == "auto"

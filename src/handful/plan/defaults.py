@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean, whole
+from handful.base.machine import cores
 from handful.base.plan import Choice, Progress, Status
 from handful.base.score import Better, has_direction, lower_is_better
 from handful.base.stopwatch import elapsed
@@ -85,6 +86,16 @@ def grows(asked: object) -> TypeGuard[schedule.grow_batch | str]:
     return isinstance(asked, schedule.grow_batch) or (
         isinstance(asked, str) and asked.lstrip().startswith("grow_batch")
     )
+
+
+def threads(options: Config, chooser: Chooser) -> None:
+    """The CPU threads of a step, as asked for, or torch's own until others are measured."""
+    if options.threads == "auto":
+        chooser.set("threads", torch.get_num_threads(), "default", "torch's own setting")
+        return
+    more = f"more than the {cores()} cores that this process may use" if options.threads > cores() else ""
+    chooser.set("threads", options.threads, "given", more)
+    chooser.notes += [f"threads={options.threads} is {more}."] * bool(more)
 
 
 def batch_size(asked: object, n: int) -> Choice | None:

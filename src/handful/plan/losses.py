@@ -30,7 +30,7 @@ from handful.losses.metric import Metric
 from handful.losses.outputs import tensors_in
 from handful.losses.together import heads, together
 from handful.plan import dry_run
-from handful.plan.balance import ClassWeight, class_weights
+from handful.plan.balance import ClassWeight, class_weights, count
 from handful.plan.data import Data
 from handful.plan.defaults import Chooser
 from handful.training.objective import Objective
@@ -236,7 +236,10 @@ def _weights(asked: ClassWeight, data: Data, output: object) -> tuple[float, ...
     scores = output.shape[1] if isinstance(output, Tensor) and output.ndim > 1 else 0
     target = data.pipeline.target
     labels = (target.classes or range(target.outputs)) if target else ()
-    return class_weights(asked, labels, data.counts, scores)
+    counts, weight = data.counts, data.pipeline.weight
+    if counts is not None and weight is not None:
+        counts = count(data.pipeline, data.train, weight)
+    return class_weights(asked, labels, counts, scores)
 
 
 def metrics(asked: Metrics, pipeline: Pipeline, output: object, uneven: bool = False) -> tuple[list[Metric], Choice]:

@@ -29,7 +29,6 @@ from handful.training.watch.history import History
 
 Given = str | nn.Module | Callable[[int, int], nn.Module]
 RandomState = int | np.random.RandomState | np.random.Generator | None
-TARGET, WEIGHT = "handful_target", "handful_weight"  # columns beside the user's own
 PASS = 32  # rows of a mini-batch of partial_fit, where that is left open
 # What a pass over some rows decides by itself: it has no end to plan for, and nothing is held out.
 _OF_A_RUN = {"valid", "until", "schedule", "batch", "ema", "preprocess", "optimizer", "lr", "l2"}
@@ -133,7 +132,7 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         rows = np.arange(len(y) * math.ceil(2 * outputs / len(y))) % len(y)
         net = network(self, outputs, self.seed_)
         shown = self._rows_for(net, x)[rows]  # type: ignore[index]
-        columns = {"x": shown, TARGET: self._shape_of_target(len(rows), y)}
+        columns = {"x": shown, given["target"]: self._shape_of_target(len(rows), y)}
         preprocess = "none" if isinstance(self.preprocess, str) and self.preprocess == "auto" else self.preprocess
         own = {"preprocess": preprocess, "optimizer": self.optimizer, "lr": self.lr, "l2": self.l2, "seed": self.seed_}
         t = assemble(net, columns, {**given, **own, "class_weight": None}, measure=False)
@@ -146,7 +145,7 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         raise NotImplementedError
 
     def _train(self, net: str | nn.Module, columns: dict[str, object], given: dict[str, Any]) -> None:
-        given["weight"] = WEIGHT if WEIGHT in columns else None
+        given["weight"] = self._weight if self._weight in columns else None
         self.run_ = fit(net, columns, **given | dict(self.options or {}))
         self.model_ = self.run_.model
 
@@ -157,17 +156,30 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
                 "valid of an estimator is how many of its rows are held out: handful.fit takes other rows"
             )
         given = {name: value for name, value in self.get_params(deep=False).items() if name in OPTIONS}
-        given |= {"target": TARGET, "task": self._task, "quiet": not self.verbose, "deterministic": True}
+        given |= {"target": self._target, "task": self._task, "quiet": not self.verbose, "deterministic": True}
         return given
 
     @property
     def _task(self) -> str:
         return self.task
 
+    @property
+    def _target(self) -> str:
+        return self._beside("y")
+
+    @property
+    def _weight(self) -> str:
+        return self._beside("sample_weight")
+
+    def _beside(self, name: str) -> str:
+        """What a column is called beside those of X."""
+        known = set(getattr(self, "feature_names_in_", ()))
+        return name if name not in known else f"handful_{name}"
+
     def _columns(self, x: Input, y: Array, sample_weight: ArrayLike | None) -> dict[str, object]:
-        columns = columns_of(x, varying=not hasattr(self, "run_") or not self._goes_on) | {TARGET: y}
+        columns = columns_of(x, varying=not hasattr(self, "run_") or not self._goes_on) | {self._target: y}
         if sample_weight is not None:
-            columns[WEIGHT] = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
+            columns[self._weight] = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
         return columns
 
     def _rows_for(self, net: str | nn.Module, x: Input) -> Input:

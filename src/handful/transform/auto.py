@@ -176,7 +176,9 @@ class InputChooser:
             rest = [name for name in names if kinds[name] != "text"]
             kept, why = (long, "the text is the input") if long else (rest, "short texts, different in most rows")
             other = rest if long else texts
-            if not self.own_model and others <= _TABLE and (told := self._missed(texts, rest)):
+            columns = [self.source.columns[name] for name in rest]
+            plain = all(c.kind in {*_TABLE, "tensor"} and not c.varies and c.type != SPARSE for c in columns)
+            if not self.own_model and plain and (told := self._missed(texts, rest)):
                 now, least = told if long else told[::-1]
                 if least < now * _BETTER:
                     missed = f"rows that were left out are missed by {now:.0%} of the target's variance with"
@@ -190,12 +192,13 @@ class InputChooser:
         """By which share of the target's variance rows are missed by what ridge regression makes of the words and pairs
         of words in the texts, and of the rest of a table, learned from all other rows; None where that is not known."""
         goal, columns = self.source.target, self.source.columns
-        if goal not in columns or columns[goal].kind not in _TABLE or columns[goal].shape:
+        if goal not in columns or columns[goal].kind not in {*_TABLE, "tensor"} or len(columns[goal].shape) > 1:
             return None
         n = len(self.source)
         batch = self.source.take(np.linspace(0, n - 1, min(n, _LEFT_OUT)).astype(np.int64))
         y = batch.tensor(goal).to(torch.float64)
-        there = torch.isfinite(y) & ~((y < 0) & (columns[goal].kind == "category"))
+        there = torch.isfinite(y).reshape(len(y), -1).all(1)
+        there &= ~((y < 0) & (columns[goal].kind == "category")).reshape(len(y), -1).any(1)
         names = torch.unique(y[there])
         if columns[goal].kind == "category":
             y = (y[:, None] == names).to(torch.float64)
@@ -326,8 +329,10 @@ def looks_like_id(name: str, look: Batch, column: Column) -> bool:
         return False
     if column.kind == "text":
         return len(set(look.strings(name))) == len(look)
-    whole = column.kind in _TABLE and not look.tensor(name).is_floating_point()
-    return whole and len(torch.unique(look.tensor(name))) == len(look)
+    if column.kind not in _TABLE:
+        return False
+    value = look.tensor(name)
+    return bool((value == value.round()).all()) and len(torch.unique(value)) == len(look)
 
 
 def words_per_row(texts: Sequence[str]) -> float:

@@ -124,7 +124,8 @@ def of_model(source: Source, kinds: tuple[str, ...]) -> str | None:
     'image'
     """
     columns = [source.columns[name] for name in source.inputs]
-    if "table" in kinds and {c.kind for c in columns} - {"number", "category"} == {"text"} != {c.kind for c in columns}:
+    rest = {c.kind for c in columns if not _in_table(c)}
+    if "table" in kinds and rest == {"text"} != {c.kind for c in columns}:
         return "table"
     if len(kinds) != 1 or kinds[0] not in KINDS:
         return None
@@ -197,7 +198,10 @@ def select(source: Source, recipe: str | None, keep: Iterable[str | None] = (), 
     if recipe == OTHER:
         return source
     kinds = KINDS[recipe]
-    fits = [name for name in source.inputs if source.columns[name].kind in kinds and name not in set(keep)]
+    fits = [
+        name for name in source.inputs if name not in set(keep)
+        and (source.columns[name].kind in kinds or (recipe == "table" and _in_table(source.columns[name])))
+    ]  # fmt: skip
     if not fits and recipe in ("text", "language"):
         source, fits = _categories_as_text(source, keep, source.where or where)
     if recipe == "language":
@@ -218,6 +222,11 @@ def select(source: Source, recipe: str | None, keep: Iterable[str | None] = (), 
             f"Left out, because a table takes no free text: {', '.join(texts)}; model='text' does.",
         ]
     return view
+
+
+def _in_table(column: Column) -> bool:
+    """Whether a table has it beside others: also labels, and as many numbers in each row."""
+    return column.kind in KINDS["table"] or (column.kind == "tensor" and not column.varies)
 
 
 def _picture(column: Column) -> bool:

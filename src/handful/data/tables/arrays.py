@@ -16,7 +16,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.data.arrays import Dense, RaggedValues, SparseRows, Stored, Widened, native, ragged_column
 from handful.data.base import Column
-from handful.data.containers import is_xarray, listed, of_xarray, plain_series, unmasked
+from handful.data.containers import is_xarray, listed, of_xarray, plain_series, unmasked, without_marks
 from handful.data.gather import Array, Block, offsets_of
 from handful.data.options import Options
 from handful.data.tables.arrow import BEYOND, is_frame
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 _READ = 512  # rows that are read at a time when all of them are gone through
-_NUMBERS = (bool, int, float, np.generic, datetime.date, decimal.Decimal)
+_NUMBERS = (bool, int, float, np.generic)
+_MOMENTS = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal)  # which Arrow alone reads
 
 
 class LeftOut(HandfulError):
@@ -51,12 +52,12 @@ def from_values(key: str, value: object, o: Options, notes: list[str]) -> Stored
 
 def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Stored:
     wanted = o.schema.get(key)
-    if wanted is not None and wanted.kind in ("number", "category", "text"):
-        value = _typed(value, wanted)
     if is_xarray(value):
         value, said = of_xarray(value)
         notes += said if key != o.target else ()
     value = listed(value)
+    if wanted is not None and wanted.kind in ("number", "category", "text"):
+        value = _typed(value, wanted)
     match value:
         case Tensor() if value.is_nested:
             return _from_list(key, list(value.detach().unbind()), o, notes)
@@ -258,6 +259,7 @@ def _text_in_array(key: str, value: Array, o: Options) -> str:
 def _from_list(key: str, values: list[object], o: Options, notes: list[str], what: str = "a list") -> Stored:
     if not values:
         raise HandfulError(f"{o.name}: '{key}' has 0 rows: there is nothing to learn from")
+    values = without_marks(values, _NUMBERS)
     first = next((v for v in values if v is not None), None)
     known = key in o.schema and o.schema[key].labels is not None
     words = _words(values, known) if key != "x" or key == o.target or known else None  # x of a pair: a block of numbers
@@ -272,9 +274,12 @@ def _from_list(key: str, values: list[object], o: Options, notes: list[str], wha
             return _from_arrow(key, pa.chunked_array([pa.array(values, BYTES)]), o, notes)
         case Tensor() | np.ndarray() | list() | tuple() | range():
             return _from_nested(key, values, o, notes)
-        case bool() | int() | float() | np.generic() | datetime.date() | decimal.Decimal():
-            _same_type(key, values, _NUMBERS, "numbers", o)
-            if None in values or isinstance(first, datetime.date | decimal.Decimal):
+        case (
+            bool() | int() | float() | np.generic() | datetime.date() | datetime.time() | datetime.timedelta()
+            | decimal.Decimal()
+        ):  # fmt: skip
+            _same_type(key, values, _NUMBERS + _MOMENTS, "numbers", o)
+            if None in values or isinstance(first, _MOMENTS):
                 return _from_arrow(key, pa.chunked_array([pa.array(values)]), o, notes)
             array = np.asarray(values)
             if array.dtype.kind == "O":  # whole numbers of more than 64 bits, beside decimals or not
@@ -286,10 +291,15 @@ def _from_list(key: str, values: list[object], o: Options, notes: list[str], wha
     )
 
 
-def _words(values: list[object], known: bool) -> list[list[str]] | None:
-    """The strings of each row, sorted, if all rows are lists or sets of strings; known: empty ones are such, too."""
-    rows = [sorted(row, key=str) for row in values if isinstance(row, list | tuple | set | frozenset)]
-    strings = (known or any(rows)) and all(isinstance(word, str) for row in rows for word in row)
+def _words(values: list[object], known: bool) -> list[list[str] | None] | None:
+    """The strings of each row, sorted, if all rows that hold something are lists or sets of strings; known: empty ones
+    are such, too."""
+    rows = [
+        None if row is None else sorted(row, key=str)
+        for row in values
+        if isinstance(row, list | tuple | set | frozenset | None)
+    ]
+    strings = (known or any(rows)) and all(isinstance(word, str) for row in rows for word in row or ())
     return rows if strings and len(rows) == len(values) else None
 
 

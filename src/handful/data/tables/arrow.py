@@ -23,6 +23,10 @@ from handful.data.tables.values import apply, convert
 
 BEYOND = "beyond 64 bits: convert them to floats, or labels to text"
 _PARTS = 3  # of which different strings have to be made to be learned from
+_TO_PANDAS = (
+    "_to_pandas",
+    "to_pandas",
+)  # what frames such as modin's have, more of which comes through than in exchange
 _TARGET_NAMES = {"label", "labels", "target", "class", "y", "outcome"}
 
 
@@ -48,10 +52,13 @@ def to_table(value: object, name: str) -> pa.Table:
         if _is_pandas(value) and hasattr(value, "columns"):
             check_names([str(c) for c in value.columns], name)
             return pa.Table.from_pandas(plain_frame(value), preserve_index=False)
-        return pa.table(value) if hasattr(value, "__arrow_c_stream__") else from_dataframe(value)
+        if hasattr(value, "__arrow_c_stream__"):
+            return pa.table(value)
+        own = next((getattr(value, way) for way in _TO_PANDAS if hasattr(value, way)), None)
+        return from_dataframe(value) if own is None else to_table(own(), name)
     except OverflowError as error:
         raise HandfulError(f"{name}: a column holds whole numbers {BEYOND}") from error
-    except (pa.ArrowException, TypeError) as error:
+    except (pa.ArrowException, TypeError, NotImplementedError) as error:
         raise HandfulError(f"{name}: {_unreadable(value) or f'a column cannot be read: {error}'}") from error
 
 

@@ -41,8 +41,11 @@ class Standardize(Step[Tensor]):
 
     def of(self, moments: Moments) -> Self:
         """Fitted with moments that were already summed."""
-        gaps = int((moments.count.max() - moments.count).sum())
-        return replace(self, mean=moments.mean, std=moments.std, gaps=gaps)
+        if moments.gaps and not moments.count.any():
+            raise HandfulError(
+                "every value of the inputs is missing in the training rows: there is nothing to learn from"
+            )
+        return replace(self, mean=moments.mean, std=moments.std, gaps=moments.gaps)
 
     @functools.cached_property
     def _affine(self) -> Scaling:
@@ -59,7 +62,7 @@ class Standardize(Step[Tensor]):
         clip = f", cut to {self.clip:g} standard deviations" if self.clip else ""
         found = [f"Numbers are standardised with the training mean and standard deviation{clip}."]
         if self.gaps and self.fill:
-            found.append(f"{self.gaps} missing values are replaced by the feature's training mean.")
+            found.append(f"{self.gaps:,} missing values are replaced by the feature's training mean.")
         if constant:
             what = "feature" if len(constant) == 1 else f"{len(constant)} features"
             found.append(f"Constant in the training rows, so set to 0: {what} {listed(constant, names)}.")

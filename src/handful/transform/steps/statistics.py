@@ -17,7 +17,7 @@ SMALLEST = torch.finfo(torch.float64).smallest_normal ** 0.5  # whose square is 
 
 
 class Moments:
-    """Count, mean and sum of squared deviations per feature, in float64, chunk by chunk; NaN is missing.
+    """Count, mean and sum of squared deviations per feature, in float64, chunk by chunk; gaps: how many are NaN.
 
     Two chunks are joined as in Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance"
     (equations 2.1): M2 = M2a + M2b + (mean_b - mean_a)^2 * na * nb / (na + nb).
@@ -26,7 +26,7 @@ class Moments:
     def __init__(self, chunks: Iterable[Tensor] = ()) -> None:
         self.count = self.mean = self.m2 = torch.zeros((), dtype=torch.float64)
         self.low = torch.full((), torch.inf, dtype=torch.float64)
-        self.high = -self.low
+        self.high, self.gaps = -self.low, 0
         for chunk in chunks:
             self.update(chunk)
 
@@ -40,6 +40,7 @@ class Moments:
             missing = torch.isnan(x)
             low, high = torch.where(missing, torch.inf, x), torch.where(missing, -torch.inf, x)
             count = (~missing).sum(0).to(torch.float64)
+            self.gaps += int(missing.sum())
             mean = x.nansum(0) / count.clamp(min=1)
             m2 = (x - mean).square_().nansum(0)
         else:

@@ -152,11 +152,12 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
 
     They are numbers, or dates, where all are; or where at least ten numbers differ, none begins with 0 as codes do, and
     at most one row in 20 holds something else, or fewer than half do beside amounts (see `_few`). Plain numbers alone
-    stay strings: someone quoted them, unless the column's name says that they are years, days or the like. HandfulError
-    for a target of numbers with something else in some rows.
+    stay strings: someone quoted them, unless they are too many for names (see `_amounts`), or the column's name says
+    that they are years, days or the like. HandfulError for a target of numbers with something else in some rows.
     """
     is_target = key == o.target
-    fits = _fitting(known, not is_target and TIME_NAME.search(key) is not None)
+    named = TIME_NAME.search(key) is not None and not is_target
+    fits = _fitting(known, named)
     best = _best(fits, known)
     if not best:
         _note_mostly(key, known, o, notes)
@@ -176,10 +177,9 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
             raise HandfulError(f"{o.name}: target {several}: bring them to one")
         notes.append(f"{several}: not read as numbers.")
         return None
-    if one.zeros and unit and one.bare:  # 001 and 136A
-        return None
     plain, odd = one.signs is None, known.told - one.rows
-    if plain and not (known.marks or odd or (TIME_NAME.search(key) and not is_target)):
+    coded = one.zeros and unit and one.bare  # 001 and 136A
+    if coded or (plain and not (known.marks or odd or named or _amounts(one, known))):
         return None
     counted = plain or one.bound or (unit and not is_money(unit) and unit not in "%‰")
     if is_target and counted and (known.different - len(one.odd or ()) <= _MOST_CLASSES or one.zeros):
@@ -189,7 +189,7 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     _note_written(key, way, one, known, what, notes)
     _note_units(key, unit, one, way, notes)
     if plain and not known.marks and not odd:
-        notes.append(f"'{key}' is numbers, as its name says.")
+        notes.append(f"'{key}' is numbers, {'as its name says' if named else 'in text: too many for names'}.")
     missing = ANY if _many(one, known) else tuple(sorted(one.odd or ()))
     if way in DATES:
         return Column("number", "float64", dates=way, missing=missing)
@@ -250,6 +250,12 @@ def _few(one: Reading, known: StringStats) -> bool:
     if not _many(one, known):
         return one.odd is not None
     return one.broken * 2 > one.rows or (different > _MOST_CLASSES and 10 * (known.different - different) <= different)
+
+
+def _amounts(one: Reading, known: StringStats) -> bool:
+    """Whether plain numbers in text are amounts, not names: many, and most not whole or under three rows of each."""
+    many = known.different > _MOST_CLASSES and not one.zeros
+    return many and (one.broken * 2 > one.rows or 3 * known.different > known.told)
 
 
 def _many(one: Reading, known: StringStats) -> bool:
