@@ -126,7 +126,7 @@ def _assemble(
     if folder:
         tensors = every_tensor(t)  # of all ranks together, where the model is sharded
         if ranks.rank == 0:
-            folder.start(t.plan, data.pipeline, net, t.state, tensors, found.beginning)
+            folder.start(t.plan, data.pipeline, net, t.state, tensors, found.beginning if found.trail else None)
     return t
 
 

@@ -69,8 +69,8 @@ def decide(
     that measuring would not earn back what it costs; open_length: whether the stop rule is ours.
     """
     d = Decision(cap=batch_cap(t.examples))
-    beginning, size, begun = Snapshot(t), t.state.batch, False
-    first = saved.beginning(t.state, t.planned) if stay and t.folder else None
+    beginning, size = Snapshot(t), t.state.batch
+    d.beginning = saved.beginning(t.state, t.planned, d.trail) if stay and t.folder else None
     caught: tuple[type[Exception], ...] = OF_ALL if t.ranks.size > 1 else (HandfulError,)
     try:
         whole = batch and t.objective.coupling  # it cannot be cut into parts: only a batch that was run is taken
@@ -91,13 +91,11 @@ def decide(
         if ask_batch:
             measure_noise(t, d, tp, size, NOISE * share / SHARE, rise=MOST_RISE if lr else 1.0)
             follow(t, d, rate, size, choose_batch(t, d, tp))
-        d.trail, begun = list(t.state.trail), t.state.step > beginning.state.step
-        if first and begun:
-            d.beginning = first[0], first[1] | {"trail": d.trail}
+        d.trail += t.state.trail
     except caught as error:
         d.notes.append(f"measuring failed, so defaults are used: {error}")
     finally:
-        if not (stay and begun):
+        if not (stay and d.trail):
             beginning.hand_over()
         beginning.put_back_settings()
     if not batch:

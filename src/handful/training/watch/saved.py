@@ -11,7 +11,7 @@ from handful.base.errors import HandfulError
 from handful.base.plan import Row
 from handful.optim.build import load_state, state_tensors
 from handful.optim.parts import averages_itself, switch
-from handful.training.state import Best, State
+from handful.training.state import Best, Kept, State
 from handful.training.watch.history import Window
 from handful.training.watch.weights import Weights, changed, copy_weights, laid_out, load_weights, put_beside
 
@@ -98,8 +98,8 @@ def restore(state: State, tensors: dict[str, Tensor], meta: Row) -> None:
     state.callbacks.restore(meta["callbacks"])
 
 
-def beginning(state: State, planned: int | None) -> tuple[Weights, Row]:
-    """(tensors, meta) of a state from which steps will be taken while the run is measured, with the planned length as
-    it is taken to be then."""
+def beginning(state: State, planned: int | None, trail: list[Kept]) -> tuple[Weights, Row]:
+    """(tensors, meta) of a state from which steps will be taken while the run is measured, with what it takes to take
+    them again: the planned length as it is taken to be then, and the steps that were kept, as the list comes to be."""
     tensors = {k: v.detach().clone() for k, v in tensors_of(state).items()}
-    return tensors, copy.deepcopy(meta_of(state)) | {"planned": planned}
+    return tensors, copy.deepcopy(meta_of(state)) | {"planned": planned, "trail": trail}
