@@ -1,7 +1,6 @@
 """The data of a run: opened, split, preprocessed, augmented, cut into batches; every choice with its reason."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -102,8 +101,7 @@ def open_data(
             **called_with(model, options, len(rows)),
         )
     pipeline = replace(pipeline, collate=source.collate, cut=recipes.Cut.of(source))
-    taken = {} if language else pipeline.on(source).columns
-    found = drawing("fingerprint")(fingerprint)(source, pipeline, taken, 0 if alone else HASHED)
+    found = drawing("fingerprint")(fingerprint)(source, None if language else pipeline, 0 if alone else HASHED)
     chooser.set("fingerprint", found, "found", "of some rows" if alone else "of the data; checked on resume")
     if HeldOut.of(options.valid) is None:
         valid = open_valid(source, options, chooser, pipeline, language)
@@ -355,12 +353,13 @@ def validation_batches(data: Data, chooser: Chooser) -> Batches | None:
     return batches
 
 
-def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column], most: int = HASHED) -> str:
+def fingerprint(source: Source, pipeline: Pipeline | None, most: int) -> str:
     """A hash of the number of rows and of the values, as the pipeline takes them: the same whatever the rows come in;
-    of all rows, where they lie in memory and are at most so many bytes, else of up to 64 spread over the data. known:
-    the columns that it takes; without any, all are taken as they are."""
-    n, names, digest = len(source), list(known or source.columns), hashlib.sha256()
-    adapted = pipeline.on(source) if known else None
+    of all rows, where they lie in memory and are at most so many bytes, else of up to 64 spread over the data. Without
+    a pipeline all columns are taken as they are."""
+    n, digest = len(source), hashlib.sha256()
+    adapted = pipeline and pipeline.on(source)
+    names = list((adapted and adapted.columns) or source.columns)
 
     def add(rows: Rows) -> int:
         """The values of some rows; returns their bytes."""
