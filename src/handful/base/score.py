@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from handful.base.errors import HandfulError, did_you_mean
 from handful.base.expression import Expression
 from handful.base.plan import Plan, Progress, Row
@@ -144,3 +146,17 @@ def best(history: History, score: str, better: Better = "auto") -> tuple[int, fl
     """
     rows = [(index, value) for index, value, improved in improvements(history, score, better) if improved]
     return rows[-1] if rows else None
+
+
+def steady(history: History, row: Row, began: int) -> float:
+    """The mean held-out loss of an evaluation and the two before it: by few rows the lowest of many is so by chance.
+
+    began: the position at which the run began again, or 0; evaluations up to there were of other weights.
+
+    >>> looks = [{"position": 32 * k, "valid_loss": loss} for k, loss in enumerate([0.75, 0.25, 0.5])]
+    >>> steady(looks[:2], looks[2], began=0), steady(looks[:2], looks[2], began=32)
+    (0.5, 0.5)
+    """
+    since = [r for r in history if "valid_loss" in r and (not began or r["position"] > began)]
+    before = [r["valid_loss"] for r in since if r["position"] < row["position"]]
+    return float(np.mean([*before[-2:], row["valid_loss"]]))

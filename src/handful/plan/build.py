@@ -357,17 +357,16 @@ def make_rules(
     data: Data, objective: Objective, optimizer: Optimizer, size: int, options: Config, chooser: Chooser
 ) -> tuple[stop.Rule, schedule.Schedule, int | None]:
     """The score, the stop rule, the schedule, and the planned examples."""
-    n, validated = len(data.train), data.held_out is not None
-    choice, better = choose.score(options.score, options.better, data.pipeline, objective.metrics, validated)
+    n, held = len(data.train), None if data.held_out is None else len(data.held_out)
+    choice, better = choose.score(options.score, options.better, data.pipeline, objective.metrics, held)
     score = chooser.put("score", choice)
     if better != "auto":
         chooser.set("better", better, "found" if options.better == "auto" else "given")
-    held = len(data.held_out or ())
-    rule = choose.until(options.until, n, held, score, better, objective, data.pipeline, chooser)
+    rule = choose.until(options.until, n, held or 0, score, better, objective, data.pipeline, chooser)
     planned = rule.limit(n, size)
     shape = choose.schedule_of(options, planned, optimizer, chooser)
     choose.check_rules(
-        rule, shape, objective, validated, Progress(0, 0, n, 0.0, planned), own=options.training_step is not None
+        rule, shape, objective, held is not None, Progress(0, 0, n, 0.0, planned), own=options.training_step is not None
     )
     return rule, shape, planned
 

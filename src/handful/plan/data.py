@@ -24,7 +24,7 @@ from handful.data.open import open as open_source
 from handful.data.split import HeldOut, held_out
 from handful.data.tables.cells.strings import composed
 from handful.losses.outputs import tensors_in
-from handful.models import FEW_ROWS, MODELS, named
+from handful.models import MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
 from handful.plan.balance import BALANCED, WEIGHTED, sampling_column
@@ -98,7 +98,7 @@ def open_data(
             weight=options.weight,
             layout="matrix" if name in (None, "linear", "mlp") else "auto",
             pictures=options.recipe == "image",
-            **called_with(model, options, len(rows)),
+            **called_with(model, options),
         )
     pipeline = replace(pipeline, collate=source.collate, cut=recipes.Cut.of(source))
     found = drawing("fingerprint")(fingerprint)(source, None if language else pipeline, 0 if alone else HASHED)
@@ -117,14 +117,13 @@ def open_data(
     return Data(source, rows, valid, pipeline, counts, name is None)
 
 
-def called_with(model: str | nn.Module, options: Config, rows: int) -> dict[str, Any]:
+def called_with(model: str | nn.Module, options: Config) -> dict[str, Any]:
     """What the preprocessing has to know of the loss and the model, and of how one of the caller's is called."""
     asked = options.columns is not None and not recipes.asked_for(options.columns, ())[1]
     loss: dict[str, Any] = {"loss": options.loss, "aside": sampling_column(options.shuffle), "named": asked}
     match model:
         case str():
-            name = named(model)[0]
-            return loss | {"single": name == "linear" or (name == "auto" and rows < FEW_ROWS)}
+            return loss
     if options.loss == "auto" and makes_loss(model):
         loss["loss"] = "model"
     return {**loss, "arguments": Arguments(needed_arguments(model), first_argument(model), length_arguments(model))}

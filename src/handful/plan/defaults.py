@@ -325,10 +325,11 @@ def until(
 
 
 def score(
-    asked: str, better: Better, pipeline: Pipeline, metrics: list[metric.Metric], validated: bool
+    asked: str, better: Better, pipeline: Pipeline, metrics: list[metric.Metric], held: int | None
 ) -> tuple[Choice, Better]:
-    """The score that says which weights are best, and which way it is better ("auto": as its name says)."""
-    if not validated:
+    """The score that says which weights are best, and which way it is better ("auto": as its name says). held: rows
+    held out; None: none."""
+    if held is None:
         return Choice("train_loss", "found", "nothing is held out: the last weights are kept"), "auto"
     known: dict[str, Better] = {"valid_loss": "auto", **{f"valid_{m.name}": m.better for m in metrics}}
     chosen = Choice(asked, "given")
@@ -336,9 +337,10 @@ def score(
         chosen = Choice("valid_loss", "default", "")
         if pipeline.task in ("classification", "multilabel", "sequence") and metrics:
             name = list(known)[1]
+            few = f" ({held} rows: the mean of a look's and of those of the two before)" if held <= FEW_HELD else ""
             why = (
                 "the first metric, where it differs by more than two standard errors and valid_loss is within 5% of "
-                f"the lowest; else valid_loss; score='{name}' keeps by it alone"
+                f"the lowest; else valid_loss{few}; score='{name}' keeps by it alone"
             )
             chosen = Choice(name, "default", why)
     elif asked not in known:

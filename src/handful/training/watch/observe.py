@@ -12,7 +12,7 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Row
-from handful.base.score import direction, lower_is_better
+from handful.base.score import direction, lower_is_better, steady
 from handful.base.stopwatch import part
 from handful.data.base import Batch
 from handful.optim.parts import switch
@@ -176,6 +176,8 @@ def look(t: Training, row: Row) -> Row:
         scores = evaluate(t.objective, batches, losses if by_row else None, ranks=t.ranks, spare=spare)
         row |= {f"valid_{name}": value for name, value in scores.items()}
         row |= behind(t, scores["loss"], rows) if by_row else {}
+        if few_held(t) and t.plan.score != "valid_loss" and t.plan.choices["score"].status == "default":
+            row["steady"] = steady(t.state.history, row, t.state.restarted)
         if t.objective.at_once != before:
             say(
                 t, f"memory ran out in an evaluation: {t.objective.at_once:,} rows at a time go through the model there"
@@ -287,7 +289,8 @@ def better(t: Training, row: Row, than: Row) -> bool:
         return value if math.isfinite(value) else -math.inf
 
     def rank(r: Row) -> tuple[float, float]:
-        return finite(sign * r.get(score, math.nan)), finite(-r.get("valid_loss", math.nan))
+        loss = "steady" if "steady" in r else "valid_loss"
+        return finite(sign * r.get(score, math.nan)), finite(-r.get(loss, math.nan))
 
     (new, new_loss), (old, old_loss) = rank(row), rank(than)
     if t.valid is not None and score != "valid_loss" and t.plan.choices["score"].status == "default":

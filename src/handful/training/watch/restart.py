@@ -24,7 +24,7 @@ LESS = 4.0
 NOISY = 2.0  # or this, and the weights an average over MEMORY epochs by an open weight decay, where noise is what was
 MEMORY, REST = 2.0, 0.1  # learned: the lowest loss is this share of the first or more, and more than FEW_TELL rows' own
 FEW_TELL = 10
-FAR = 4.0  # times the lowest loss: not where the first beginning never was below it on a way as long as is left
+FAR = 2.0  # times the lowest loss: not where the first beginning never was below it on a way as long as is left
 RISEN, LEARNED = "the held-out loss rose from the first looks on", "the rows were learned by heart early"
 
 
