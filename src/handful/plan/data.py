@@ -1,7 +1,6 @@
 """The data of a run: opened, split, preprocessed, augmented, cut into batches; every choice with its reason."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -75,9 +74,10 @@ class Data:
 
 @part("preprocessing")
 def open_data(
-    train: object, options: Config, chooser: Chooser, model: str | nn.Module, saved: RunFolder | None
+    train: object, options: Config, chooser: Chooser, model: str | nn.Module, saved: RunFolder | None, *, alone: bool
 ) -> Data:
-    """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone."""
+    """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone. alone: neither
+    a folder to go on from nor another rank will ask whether the data are the same."""
     name = named(model)[0] if isinstance(model, str) else None
     kept = learned(saved)
     given = options.preprocess if isinstance(options.preprocess, Pipeline) else None  # of an earlier run
@@ -101,8 +101,8 @@ def open_data(
             **called_with(model, options, len(rows)),
         )
     pipeline = replace(pipeline, collate=source.collate, cut=recipes.Cut.of(source))
-    found = drawing("fingerprint")(fingerprint)(source, pipeline, {} if language else pipeline.on(source).columns)
-    chooser.set("fingerprint", found, "found", "of the data; checked on resume")
+    found = drawing("fingerprint")(fingerprint)(source, None if language else pipeline, 0 if alone else HASHED)
+    chooser.set("fingerprint", found, "found", "of some rows" if alone else "of the data; checked on resume")
     if HeldOut.of(options.valid) is None:
         valid = open_valid(source, options, chooser, pipeline, language)
     note_recipe(pipeline, options, chooser, recipe)
@@ -353,12 +353,13 @@ def validation_batches(data: Data, chooser: Chooser) -> Batches | None:
     return batches
 
 
-def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column]) -> str:
+def fingerprint(source: Source, pipeline: Pipeline | None, most: int) -> str:
     """A hash of the number of rows and of the values, as the pipeline takes them: the same whatever the rows come in;
-    of all rows, where they lie in memory and are at most HASHED bytes, else of up to 64 spread over the data. known:
-    the columns that it takes; without any, all are taken as they are."""
-    n, names, digest = len(source), list(known or source.columns), hashlib.sha256()
-    adapted = pipeline.on(source) if known else None
+    of all rows, where they lie in memory and are at most so many bytes, else of up to 64 spread over the data. Without
+    a pipeline all columns are taken as they are."""
+    n, digest = len(source), hashlib.sha256()
+    adapted = pipeline and pipeline.on(source)
+    names = list((adapted and adapted.columns) or source.columns)
 
     def add(rows: Rows) -> int:
         """The values of some rows; returns their bytes."""
@@ -384,7 +385,7 @@ def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column])
 
     digest.update(repr(n).encode())
     spread = np.unique(np.linspace(0, n - 1, 64).astype(np.int64))
-    if add(spread) / len(spread) * n <= HASHED and source.in_memory:
+    if add(spread) / len(spread) * n <= most and source.in_memory:
         for start in range(0, n, 4096):
             add(np.arange(start, min(start + 4096, n)))
     return digest.hexdigest()[:32]
