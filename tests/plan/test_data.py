@@ -28,7 +28,7 @@ def test_tensors_are_pinned_and_all_else_is_left_as_it_is():
 
 def test_batches_for_a_gpu_are_read_ahead_and_pinned_last_and_those_for_a_cpu_are_not():
     options = Config.of({"batch": 16, "augment": None, "quiet": True})
-    data = open_data("iris", options, Chooser(), torch.nn.Linear(4, 3), None)
+    data = open_data("iris", options, Chooser(), torch.nn.Linear(4, 3), None, alone=True)
     gpu, size = make_batches(data, options, Chooser(), torch.device("cuda"))
     cpu, _ = make_batches(data, options, Chooser(), torch.device("cpu"))
     assert size == 16
@@ -36,3 +36,19 @@ def test_batches_for_a_gpu_are_read_ahead_and_pinned_last_and_those_for_a_cpu_ar
     assert gpu.prefetch > 0
     assert pinned not in cpu.transforms
     assert cpu.prefetch == 0
+
+
+def test_all_rows_are_hashed_where_it_will_be_asked_whether_they_are_the_same():
+    """By a run that goes on from a folder, or by another rank; else some, spread over the data."""
+    x, y = np.arange(2000.0, dtype=np.float32).reshape(1000, 2), np.arange(1000.0)
+    other = x.copy()
+    other[1, 0] = -1.0  # no row of those spread
+
+    def found(x: np.ndarray, alone: bool) -> str:
+        chooser = Chooser()
+        open_data((x, y), Config.of({"quiet": True}), chooser, torch.nn.Linear(2, 1), None, alone=alone)
+        return chooser.choices["fingerprint"].value
+
+    assert found(x, alone=False) != found(other, alone=False)
+    assert found(x, alone=True) == found(other, alone=True)
+    assert found(x, alone=True) != found(-x, alone=True)

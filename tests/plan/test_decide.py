@@ -81,7 +81,7 @@ def test_a_run_begins_with_the_best_batch_at_the_usual_noise_scale_and_trains_on
     """Where measuring costs too much nothing is tried at all, and all that is bought is an update."""
     t = built(data=blobs(14_200), until="epochs(8)")
     d = decide(t, throughput=Throughput.law(constant, 1, powers_of_two(256)))
-    first = d.start.state.trail[0] if d.start else None
+    first = d.trail[0] if d.trail else None
     assert first is None or first[0] == size
     if constant >= 128:
         assert (d.batch.value, d.steps, d.examples, d.lr.status) == (size, 0, 0, "default")
@@ -270,3 +270,30 @@ def test_a_failing_model_is_one_sentence():
 
     with pytest.raises((HandfulError, RuntimeError), match="planted failure"):
         handful.fit(Broken(), blobs(300), quiet=True)
+
+
+@pytest.mark.parametrize(("first", "timed"), [(1e-3, 0), (0.1, 1), (math.inf, 1)], ids=["short", "slow", "failed"])
+def test_more_steps_than_the_first_are_timed_only_where_it_was_slow_or_failed(monkeypatch, first, timed):
+    """Of 188 steps of 32 rows; the first takes longer than any other."""
+    asked, measure = [], decide_module.measure_throughput
+    monkeypatch.setattr(decide_module, "time_first", lambda *_: first)
+    monkeypatch.setattr(decide_module, "measure_throughput", lambda *a, **k: (asked.append(a[1]), measure(*a, **k))[1])
+    t = assemble(small(), blobs(2000), {"quiet": True, "until": "epochs(3)"})
+    assert asked == [[32]] * timed
+    assert list(t.plan.choices["step_times"].value) == ["32"]
+    assert t.state.step > 0
+
+
+def test_a_run_stays_where_its_first_steps_came_to_and_is_else_as_it_was():
+    given = {"quiet": True, "until": "epochs(3)"}
+    gone, back = (assemble(small(), blobs(2000), given, measure=False) for _ in range(2))
+    before = copy.deepcopy(back.objective.model.state_dict())
+    found = [decide(gone, weigh=True, stay=True), decide(back, weigh=True)]
+    assert [len(d.trail) for d in found] == [gone.state.step] * 2
+    assert back.state.step == back.state.position == len(back.state.trail) == 0
+    assert all(torch.equal(v, before[k]) for k, v in back.objective.model.state_dict().items())
+    for size, _, rate, _ in gone.state.trail:  # the same steps again
+        back.state.optimizer.param_groups[0]["initial_lr"] = back.state.optimizer.param_groups[1]["initial_lr"] = rate
+        train(back, size, 1)
+    weights = zip(gone.objective.model.state_dict().values(), back.objective.model.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)

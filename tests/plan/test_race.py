@@ -160,12 +160,11 @@ def test_where_no_rate_helps_the_run_goes_on_from_before_the_race(monkeypatch):
     """Labels that nothing can be learned from, and branches that all break off: the default stays, nothing is kept."""
     t = assemble(small(), blobs(), {"batch": 16, "quiet": True, "until": "epochs(4)"}, measure=False)
     monkeypatch.setattr(race_module, "branch", lambda t, lr, *, size, steps, give_up=None: [1.0, 1.0, FAILED])
-    d = decide(t, batch=False)
+    d = decide(t, batch=False, stay=True)
     assert d.lr.status == "default"
     assert "no rate that was tried helped" in d.lr.reason
     assert d.races[0].winner is None
     assert d.steps == 3 * len(d.races[0].branches) + math.ceil(d.races[0].forwards / 3)
-    d.start.restore()
     assert t.state.position == 16 * t.state.step == 16 * d.races[0].first
     assert t.state.optimizer.param_groups[0]["initial_lr"] == d.lr.value
 
@@ -202,7 +201,7 @@ def test_probing_costs_at_most_a_fiftieth_of_the_planned_examples():
         d = decide(t, throughput=LAW)
         assert d.lr.status == "measured"
         assert 0 < d.examples <= 0.02 * t.planned
-        assert d.start is not None
+        assert d.trail
 
 
 @pytest.mark.parametrize("killed_at", [1, 40, 90])

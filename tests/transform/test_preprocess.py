@@ -156,15 +156,14 @@ class TestSteps:
         beside = RobustAsinh(beside=True).fit(chunked(x))
         np.testing.assert_array_equal(beside(torch.tensor(x)).numpy(), np.hstack([x, out[:, [1, 3]]]))
 
-    @pytest.mark.parametrize(("model", "rate"), [("linear", 0.05), ("mlp", 0.003)])
-    def test_long_tails_stay_as_they_are_beside_the_compressed(self, tmp_path, model, rate):
-        """Compressed alone, what is in proportion to a number of a long tail was out of reach (R2 0.66, 0.87)."""
+    def test_a_single_layer_has_long_tails_as_they_are_beside_the_compressed(self, tmp_path):
+        """Compressed alone, what is in proportion to a number of a long tail was out of its reach (R2 0.66 here)."""
         rng = np.random.default_rng(0)
         size = np.exp(rng.normal(3, 1.0, 320))
         data = {"size": size, "kind": rng.choice(["a", "b"], 320), "cost": 3 * size + rng.normal(0, 5, 320)}
         first, new = ({name: column[rows] for name, column in data.items()} for rows in (slice(160), slice(160, 320)))
         how = {"target": "cost", "until": "epochs(40)", "quiet": True, "threads": 1}
-        run = handful.fit(model, first, lr=rate, batch=16, out=tmp_path / "run", **how)
+        run = handful.fit("linear", first, lr=0.05, batch=16, out=tmp_path / "run", **how)
         ridge = RidgeCV().fit(first["size"][:, None], first["cost"]).score(new["size"][:, None], new["cost"])
         assert run.evaluate(new)["r2"] > ridge - 0.05
         assert any("beside the numbers as they are" in note for note in run.pipeline.notes)
@@ -233,10 +232,9 @@ class TestSteps:
         found = fit_pipeline(source, own_model=False)(source.take(range(300)))["numbers"]
         expected = RobustAsinh().fit([x[:, None]])(torch.tensor(x[:, None]))
         expected = (expected - expected.mean()) / expected.std(correction=0)
-        np.testing.assert_allclose(found[:, 2:3].numpy(), expected.numpy(), atol=1e-6)
+        np.testing.assert_allclose(found[:, :1].numpy(), expected.numpy(), atol=1e-6)
         there = torch.tensor(np.arange(300) % 7 > 0)
-        assert abs(found[there, 3].mean()) < 1e-6  # standardised by the values that are there
-        np.testing.assert_allclose(found[:, 0].numpy(), ((x - x.mean()) / x.std()).clip(-10, 10), atol=1e-6)
+        assert abs(found[there, 1].mean()) < 1e-6  # standardised by the values that are there
 
     def test_minmax_is_sklearns(self):
         x = draw(80, 3)

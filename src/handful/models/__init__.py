@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.models.auto import MODELS, choose, named
+from handful.models.auto import FEW_ROWS, MODELS, choose, named
 from handful.models.base import Inputs, Model, Shape, seeded
 
-__all__ = ["MODELS", "Model", "build", "choose", "from_config", "named", "seeded"]
+__all__ = ["FEW_ROWS", "MODELS", "Model", "build", "choose", "from_config", "named", "seeded"]
 
 
 def build(

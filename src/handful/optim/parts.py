@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -75,28 +75,16 @@ def as_optimizer(made: object) -> Optimizer | None:
     return None
 
 
-@runtime_checkable
-class TwoWeights(Protocol):
-    """An optimizer that steps one set of weights and is evaluated with another, their average, as the schedule-free
-    ones (Defazio et al. 2024, arXiv:2405.15682); these methods put one or the other into the parameters."""
-
-    def train(self) -> object: ...
-
-    def eval(self) -> object: ...
-
-
 def averages_itself(optimizer: Optimizer) -> bool:
-    """Whether it is one of `TwoWeights`."""
-    return isinstance(optimizer, TwoWeights)
+    """Whether it steps one set of weights and is evaluated with another, their average, as the schedule-free ones
+    (Defazio et al. 2024, arXiv:2405.15682); its train() and eval() put one or the other into the parameters."""
+    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
 
 
 def switch(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
     """Put the weights that it steps, or those that are evaluated, into the parameters, where they differ."""
-    match optimizer:
-        case TwoWeights() if mode == "train":
-            optimizer.train()
-        case TwoWeights() if optimizer.state:  # before the first step there is one, and some fail (SPlus)
-            optimizer.eval()
+    if averages_itself(optimizer) and (mode == "train" or optimizer.state):  # some fail before the first step (SPlus)
+        getattr(optimizer, mode)()
 
 
 def low_precision(optimizer: Optimizer) -> list[str]:

@@ -44,7 +44,6 @@ from handful.training.watch.folder import RunFolder
 from handful.training.watch.observe import look
 from handful.training.watch.record import UNEVEN, every_tensor, moment, noted
 from handful.training.watch.restart import open_looks
-from handful.training.watch.saved import beginning
 from handful.training.watch.weights import copy_weights, marks
 
 LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
@@ -95,7 +94,9 @@ def _assemble(
     resuming: Plan | None, measure: bool | Throughput, ranks: Ranks, callbacks: Sequence[object],
 ) -> Training:  # fmt: skip
     saved = folder if resuming is not None else None
-    data = drawing("data", options.seed)(open_data)(train, options, chooser, model, saved)
+    data = drawing("data", options.seed)(open_data)(
+        train, options, chooser, model, saved, alone=folder is None and ranks.size == 1
+    )
     read_again(data, callbacks, chooser)
     device = ranks.place(chooser.put("device", choose_device(options.device, needs_float64(model, options.precision))))
     net = make_model(model, data, options, chooser, device, saved).to(device)
@@ -125,7 +126,7 @@ def _assemble(
     if folder:
         tensors = every_tensor(t)  # of all ranks together, where the model is sharded
         if ranks.rank == 0:
-            folder.start(t.plan, data.pipeline, net, t.state, tensors, found.beginning)
+            folder.start(t.plan, data.pipeline, net, t.state, tensors, found.beginning if found.trail else None)
     return t
 
 
@@ -160,7 +161,7 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
         if options.evaluate_every == "auto" and t.valid is not None:
             t.state.history.append(look(t, moment(t)))
         return decide(t, batch=open_batch, lr=open_lr, throughput=times, weigh=True,
-                      open_length=options.until in ("auto", None))  # fmt: skip
+                      open_length=options.until in ("auto", None), stay=True)  # fmt: skip
 
 
 def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
@@ -177,9 +178,6 @@ def measure_threads(t: Training, chooser: Chooser, *, own: bool) -> None:
 def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> None:
     """Put what was measured into the Training, and what follows from its batch; then the plan is whole."""
     state, n = t.state, t.examples
-    if found.start is not None:
-        found.beginning = beginning(state, t.planned, found.start.state.trail) if t.folder else None
-        found.start.hand_over(t)
     if found.throughput is not None and found.throughput.tested:
         times = {str(n): s for n, s in zip(found.throughput.sizes, found.throughput.seconds, strict=True)}
         chooser.set("step_times", times, "measured", "seconds by batch size; given again, they decide the same")

@@ -1,7 +1,6 @@
 """The data of a run: opened, split, preprocessed, augmented, cut into batches; every choice with its reason."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -25,7 +24,7 @@ from handful.data.open import open as open_source
 from handful.data.split import HeldOut, held_out
 from handful.data.tables.cells.strings import composed
 from handful.losses.outputs import tensors_in
-from handful.models import MODELS, named
+from handful.models import FEW_ROWS, MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
 from handful.plan.balance import BALANCED, WEIGHTED, sampling_column
@@ -75,9 +74,10 @@ class Data:
 
 @part("preprocessing")
 def open_data(
-    train: object, options: Config, chooser: Chooser, model: str | nn.Module, saved: RunFolder | None
+    train: object, options: Config, chooser: Chooser, model: str | nn.Module, saved: RunFolder | None, *, alone: bool
 ) -> Data:
-    """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone."""
+    """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone. alone: neither
+    a folder to go on from nor another rank will ask whether the data are the same."""
     name = named(model)[0] if isinstance(model, str) else None
     kept = learned(saved)
     given = options.preprocess if isinstance(options.preprocess, Pipeline) else None  # of an earlier run
@@ -98,11 +98,11 @@ def open_data(
             weight=options.weight,
             layout="matrix" if name in (None, "linear", "mlp") else "auto",
             pictures=options.recipe == "image",
-            **called_with(model, options),
+            **called_with(model, options, len(rows)),
         )
     pipeline = replace(pipeline, collate=source.collate, cut=recipes.Cut.of(source))
-    found = drawing("fingerprint")(fingerprint)(source, pipeline, {} if language else pipeline.on(source).columns)
-    chooser.set("fingerprint", found, "found", "of the data; checked on resume")
+    found = drawing("fingerprint")(fingerprint)(source, None if language else pipeline, 0 if alone else HASHED)
+    chooser.set("fingerprint", found, "found", "of some rows" if alone else "of the data; checked on resume")
     if HeldOut.of(options.valid) is None:
         valid = open_valid(source, options, chooser, pipeline, language)
     note_recipe(pipeline, options, chooser, recipe)
@@ -117,13 +117,14 @@ def open_data(
     return Data(source, rows, valid, pipeline, counts, name is None)
 
 
-def called_with(model: str | nn.Module, options: Config) -> dict[str, Any]:
+def called_with(model: str | nn.Module, options: Config, rows: int) -> dict[str, Any]:
     """What the preprocessing has to know of the loss and the model, and of how one of the caller's is called."""
     asked = options.columns is not None and not recipes.asked_for(options.columns, ())[1]
     loss: dict[str, Any] = {"loss": options.loss, "aside": sampling_column(options.shuffle), "named": asked}
     match model:
         case str():
-            return loss
+            name = named(model)[0]
+            return loss | {"single": name == "linear" or (name == "auto" and rows < FEW_ROWS)}
     if options.loss == "auto" and makes_loss(model):
         loss["loss"] = "model"
     return {**loss, "arguments": Arguments(needed_arguments(model), first_argument(model), length_arguments(model))}
@@ -352,12 +353,13 @@ def validation_batches(data: Data, chooser: Chooser) -> Batches | None:
     return batches
 
 
-def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column]) -> str:
+def fingerprint(source: Source, pipeline: Pipeline | None, most: int) -> str:
     """A hash of the number of rows and of the values, as the pipeline takes them: the same whatever the rows come in;
-    of all rows, where they lie in memory and are at most HASHED bytes, else of up to 64 spread over the data. known:
-    the columns that it takes; without any, all are taken as they are."""
-    n, names, digest = len(source), list(known or source.columns), hashlib.sha256()
-    adapted = pipeline.on(source) if known else None
+    of all rows, where they lie in memory and are at most so many bytes, else of up to 64 spread over the data. Without
+    a pipeline all columns are taken as they are."""
+    n, digest = len(source), hashlib.sha256()
+    adapted = pipeline and pipeline.on(source)
+    names = list((adapted and adapted.columns) or source.columns)
 
     def add(rows: Rows) -> int:
         """The values of some rows; returns their bytes."""
@@ -383,7 +385,7 @@ def fingerprint(source: Source, pipeline: Pipeline, known: Mapping[str, Column])
 
     digest.update(repr(n).encode())
     spread = np.unique(np.linspace(0, n - 1, 64).astype(np.int64))
-    if add(spread) / len(spread) * n <= HASHED and source.in_memory:
+    if add(spread) / len(spread) * n <= most and source.in_memory:
         for start in range(0, n, 4096):
             add(np.arange(start, min(start + 4096, n)))
     return digest.hexdigest()[:32]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import MISTAKES, HandfulError
-from handful.base.keys import drawing, seed_all
+from handful.base.keys import drawing
 from handful.base.machine import wide
 from handful.data.base import Batch
 from handful.losses import ctc
@@ -63,10 +63,15 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
     Raises HandfulError where they fail, and where an own loss takes an output [m, 1] and a target [m] for [m, m]
     differences, each row's output against every row's target.
     """
-    output = quietly(objective.model, lambda: objective.forward(sample))
-    target = sample.columns.get("y")
+    output, target = None, sample.columns.get("y")
+
+    def scored() -> None:
+        nonlocal output
+        output = objective.forward(sample)
+        objective.sums_of(output, sample)
+
     try:
-        quietly(objective.model, lambda: objective.sums_of(output, sample))
+        quietly(objective.model, scored)
     except HandfulError:
         raise
     except MISTAKES as error:
@@ -215,7 +220,6 @@ def quietly(model: nn.Module, call: Callable[[], T]) -> T:
     """In evaluation mode, without gradients, from random numbers of its own."""
     model.eval()
     with drawing("try"), torch.no_grad():
-        seed_all(0)
         return call()
 
 

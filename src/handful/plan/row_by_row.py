@@ -43,8 +43,9 @@ def called_again(objective: Objective, sample: Batch, output: object) -> list[st
     """What it means where the model, called on the same rows again in evaluation mode, gives anything but `output`, in
     words."""
 
-    call = lambda: objective.forward(sample.on_tensors(torch.clone))  # noqa: E731
-    again, draws = quietly(objective.model, lambda: drawn(call))
+    objective.model.eval()
+    with torch.no_grad():
+        again, draws = drawn(lambda: objective.forward(sample.on_tensors(torch.clone)))
     if draws:
         return [
             "the model draws random numbers in evaluation mode, too: scores are of one draw, a prediction of a new one"

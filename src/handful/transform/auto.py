@@ -62,8 +62,8 @@ class InputChooser:
 
     name: of the preprocessing ("given" where steps are), given: the steps; own_model: the model is the user's; layout:
     of a table; text: for text columns; pictures: a block of numbers is a picture, whatever its shape and type say;
-    arguments: of the user's model; named: the caller named the columns, and means those that number the rows, too.
-    notes: what was chosen or dropped.
+    arguments: of the user's model; named: the caller named the columns, and means those that number the rows, too;
+    single: the model is a single layer. notes: what was chosen or dropped.
     """
 
     source: Source
@@ -74,6 +74,7 @@ class InputChooser:
     pictures: bool
     arguments: Arguments = NO_ARGUMENTS
     named: bool = False
+    single: bool = False
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -232,7 +233,7 @@ class InputChooser:
         numbers = tuple(name for name in names if columns[name].kind != "category")
         categories = tuple(name for name in names if columns[name].kind == "category")
         times = CyclicTime(known=_times(columns, numbers))
-        long: tuple[AnyStep, ...] = () if self.own_model else (times, RobustAsinh(beside=True))
+        long: tuple[AnyStep, ...] = () if self.own_model else (times, RobustAsinh(beside=self.single))
         imputes = [step for step in self.given if isinstance(step, Impute)]
         chosen: dict[str, tuple[AnyStep, ...]] = {
             "auto": (*long, Standardize(clip=10.0)),

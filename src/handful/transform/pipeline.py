@@ -331,6 +331,7 @@ def fit_pipeline(
     loss: object = None,
     arguments: Arguments = NO_ARGUMENTS,
     named: bool = False,
+    single: bool = False,
 ) -> Pipeline:
     """The pipeline of a model, fitted on `source`: pass the training rows only.
 
@@ -341,6 +342,7 @@ def fit_pipeline(
     layout: of a table, see TableInput; auto: "split" for ready-made models, "matrix" for own ones.
     pictures: a ready-made model takes rows [H, W] or [C, H, W] of any number of channels for pictures.
     arguments: of the user's model. named: the caller named the columns: those that only number the rows are kept.
+    single: the model is a single layer.
     loss: that is to be minimised, None for that of the task: it may leave out rows of a class id.
     Raises HandfulError: no rows, no input columns, no target (ready-made models), a target that is missing in
     a row or the same in every row, unknown names.
@@ -349,7 +351,7 @@ def fit_pipeline(
     if isinstance(source, LanguageSource) and steps == "auto" and task in (None, "language"):
         return _language(source, own_model)
     text = Tokenize(size=vocabulary or Tokenize.size, max_length=max_length)
-    chooser = InputChooser(source, steps, own_model, layout, text, pictures, arguments, named)
+    chooser = InputChooser(source, steps, own_model, layout, text, pictures, arguments, named, single)
     unfitted = chooser.choose([name for name in source.inputs if name not in (weight, aside)])
     kept = [*unfitted.uses, *(name for name in (source.target, weight) if name)]
     read = set(kept)

@@ -31,12 +31,13 @@ from handful.plan.probe.decision import (
 from handful.plan.probe.first_steps import first_steps, rate_follows
 from handful.plan.probe.memory import memory_of_all
 from handful.plan.probe.noise_scale import PARTS, GradientMoments, gradient_in_parts, pool
-from handful.plan.probe.step_time import OF_ALL, Throughput, fit_times, measure_throughput, powers_of_two
+from handful.plan.probe.step_time import OF_ALL, Throughput, fit_times, measure_throughput, powers_of_two, time_first
 from handful.plan.probe.steps import Snapshot, agreed, clock, effort, untouched
 from handful.report.words import say_number, say_seconds
 from handful.training.special.coupling import mode_coupling, training_mode
 from handful.training.step import update
 from handful.training.training import Training
+from handful.training.watch import saved
 
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
 LEAST_CAP = 16  # or this,
@@ -55,13 +56,13 @@ MOST_RISE = 4.0  # of the rate for the one large batch that the noise scale is m
 
 def decide(
     t: Training, *, batch: bool = True, lr: bool = True, share: float = SHARE, throughput: Throughput | None = None,
-    measure_all: bool = False, weigh: bool = False, open_length: bool = False,
+    measure_all: bool = False, weigh: bool = False, open_length: bool = False, stay: bool = False,
 ) -> Decision:  # fmt: skip
-    """Decide what was left open, on a Training that was built with provisional values; it is left as it was.
+    """Decide what was left open, on a Training that was built with provisional values.
 
     The run begins: with a batch by the throughput rule its first steps are taken; the next ones are at several rates,
-    and the best of them is kept; its gradients tell the noise scale and with it the batch to go on with. `start` holds
-    the state then.
+    and the best of them is kept; its gradients tell the noise scale and with it the batch to go on with. There it is
+    left where it is to `stay`, but for the rates and sizes tried; else, and where measuring failed, as it was.
 
     share: of the planned examples that may be spent; throughput: step times that are given instead of measured;
     measure_all: measure what no choice needs, too (for `advise`); weigh: take the defaults, where the run is so short
@@ -69,11 +70,12 @@ def decide(
     """
     d = Decision(cap=batch_cap(t.examples))
     beginning, size = Snapshot(t), t.state.batch
+    d.beginning = saved.beginning(t.state, t.planned, d.trail) if stay and t.folder else None
     caught: tuple[type[Exception], ...] = OF_ALL if t.ranks.size > 1 else (HandfulError,)
     try:
         whole = batch and t.objective.coupling  # it cannot be cut into parts: only a batch that was run is taken
         limit = SHORT if t.rule.time() is not None else SHORT * LONGER
-        short = too_short(t, d, throughput, limit) if weigh and not whole else ""
+        short = too_short(t, d, throughput, limit, beginning) if weigh and not whole else ""
         ask_batch = (batch or measure_all) and not short
         if short and batch:
             size = take_usual(t, d, short, open_length=open_length)
@@ -89,12 +91,13 @@ def decide(
         if ask_batch:
             measure_noise(t, d, tp, size, NOISE * share / SHARE, rise=MOST_RISE if lr else 1.0)
             follow(t, d, rate, size, choose_batch(t, d, tp))
-        if t.state.step > beginning.state.step:
-            d.start = Snapshot(t)
+        d.trail += t.state.trail
     except caught as error:
         d.notes.append(f"measuring failed, so defaults are used: {error}")
     finally:
-        beginning.restore()
+        if not (stay and d.trail):
+            beginning.hand_over()
+        beginning.put_back_settings()
     if not batch:
         d.batch = d.growth = d.micro_batch = None
     if not lr:
@@ -103,16 +106,19 @@ def decide(
     return d
 
 
-def too_short(t: Training, d: Decision, known: Throughput | None, limit: float) -> str:
+def too_short(t: Training, d: Decision, known: Throughput | None, limit: float, beginning: Snapshot) -> str:
     """Why measuring would not earn back what it costs, for a run that will be over in `limit` seconds; empty where it
     may, or where step times are given. How long it computes counts, not how long other processes keep it waiting: a
     busy machine decides as a quiet one. The time of the one size that was asked about stands in the plan: given again
     (`known`), it decides the same."""
-    first = timed_first(t, d, effort if t.rule.time() is None else clock, known)
-    if known is not None and len(known.sizes) > 1 and known.sizes[1] < FOURFOLD * known.sizes[0]:
-        return ""
-    size, step = first.sizes[0], first.low[0]
-    planned = planned_examples(t, d)
+    planned, size, step = planned_examples(t, d), usual(t, d.cap), math.inf
+    if known is None and t.rule.time() is None:  # the first step takes longer than any other: often it tells enough
+        step = time_first(t, size, effort, beginning)
+    if planned * step > SHORT * size:
+        first = timed_first(t, d, effort if t.rule.time() is None else clock, known)
+        if known is not None and len(known.sizes) > 1 and known.sizes[1] < FOURFOLD * known.sizes[0]:
+            return ""
+        planned, size, step = planned_examples(t, d), first.sizes[0], first.low[0]
     seconds, few = planned * step / size, d.within is not None and d.within < FEW * size
     if seconds > limit and not few:
         return ""
@@ -190,7 +196,8 @@ def not_by_ranks(t: Training) -> str:
 
 def usual(t: Training, cap: int) -> int:
     """The mini-batch that is timed first."""
-    return max(min(USUAL, cap), least_rows(t))
+    size = min(USUAL, cap)
+    return size if size >= 2 * t.ranks.size else max(size, least_rows(t))
 
 
 def stated_times(t: Training) -> Throughput:

@@ -7,7 +7,7 @@ from handful.plan.probe.lr_race import Race
 from handful.plan.probe.memory import Memory
 from handful.plan.probe.noise_scale import NoiseScale
 from handful.plan.probe.step_time import Throughput
-from handful.plan.probe.steps import Snapshot
+from handful.training.state import Kept
 from handful.training.training import Training
 from handful.training.watch.weights import Weights
 
@@ -25,7 +25,7 @@ RACED_EPOCHS = 10
 @dataclass
 class Decision:
     """What was chosen (None: was not asked), what was measured for it, and what it cost: steps and examples that do
-    not train the model. start: the run's state after the first steps, which do; None: it begins at the beginning."""
+    not train the model. trail: the first steps, which do."""
 
     batch: Choice | None = None
     lr: Choice | None = None
@@ -35,8 +35,8 @@ class Decision:
     memory: Memory | None = None
     noise: NoiseScale | None = None
     races: list[Race] = field(default_factory=list)
-    start: Snapshot | None = None
-    beginning: tuple[Weights, Row] | None = None  # for a folder: to take the steps up to `start` again from
+    trail: list[Kept] = field(default_factory=list)
+    beginning: tuple[Weights, Row] | None = None  # for a folder: to take the steps of `trail` again from
     cap: int = 0
     within: int | None = None  # examples that the time which the stop rule gives the run is enough for, as timed
     notes: list[str] = field(default_factory=list)

@@ -146,7 +146,6 @@ def measure_throughput(
     with untouched(t) as snapshot:
         training_mode(t.objective.model)
         most, timed = math.inf, 0
-        caught = OF_ALL if t.ranks.size > 1 else (*OF_ALL, RuntimeError, ValueError)
         for n in (n for n in order if n not in times):
             if n >= most or (timed and now() - started + 3 * _expected(times, n) > budget):
                 most = min(n, most)
@@ -155,7 +154,7 @@ def measure_throughput(
             try:
                 times[n] = _twice(t, n, fits, timer, micro)
                 timed += 1
-            except caught as error:
+            except failures(t) as error:
                 failed.append((n, str(error).splitlines()[0]))
                 most = n if isinstance(error, OutOfMemory) else most
                 snapshot.restore()
@@ -164,6 +163,22 @@ def measure_throughput(
     if not times:
         raise HandfulError(f"no trial step could be taken: {failed[0][1] if failed else 'there are no sizes to try'}")
     return fit_times(times, failed=tuple(failed), micro=micro)
+
+
+def failures(t: Training) -> tuple[type[Exception], ...]:
+    """What a trial step may end with and the run go on."""
+    return OF_ALL if t.ranks.size > 1 else (*OF_ALL, RuntimeError, ValueError)
+
+
+def time_first(t: Training, size: int, timer: Callable[[Training], float], beginning: Snapshot) -> float:
+    """The seconds of the very first step, which warms up; infinite where it fails. The run is back at `beginning`."""
+    training_mode(t.objective.model)
+    try:
+        return _timed(t, size, timer)
+    except failures(t):
+        return math.inf
+    finally:
+        beginning.restore()
 
 
 def _twice(

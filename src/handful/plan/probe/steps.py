@@ -52,8 +52,12 @@ class Snapshot:
         self.restore_random = random_states()
 
     def restore(self) -> None:
+        self.hand_over()
+        self.put_back_settings()
+
+    def put_back_settings(self) -> None:
+        """All but what training moves: gradients, modes, options, sizes, scores, random states."""
         s, kept = self.t.state, self.state
-        self.hand_over(self.t)
         for p, grad in self.grads:
             p.grad = None if grad is None else grad.clone()
         for module, mode in self.modes:
@@ -67,10 +71,10 @@ class Snapshot:
         del s.history[self.logged :]
         self.restore_random()
 
-    def hand_over(self, to: Training) -> None:
-        """Let a Training of the same model go on from here: weights, what the optimizer remembers (not its options),
-        the average, position, step and window."""
-        s, kept = to.state, self.state
+    def hand_over(self) -> None:
+        """Go on from here: weights, what the optimizer remembers (not its options), the average, position, step and
+        window."""
+        s, kept = self.t.state, self.state
         for tensor, value in self.weights:
             put_back(tensor, value)
         self.beside()

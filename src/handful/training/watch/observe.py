@@ -193,12 +193,12 @@ def look(t: Training, row: Row) -> Row:
 def behind(t: Training, loss: float, rows: list[Tensor | None]) -> Row:
     """{"behind": by how many of its standard errors, paired by row, the held-out loss is above the lowest so far}, of
     held-out rows whose losses are known; 0 where it is the lowest."""
-    own = [v.reshape(len(v), -1).mean(1).tolist() for v in rows if v is not None]
-    told = json.dumps(own if len(own) == len(rows) else None)  # all ranks have the same
-    said = [json.loads(text) for text in t.ranks.gather(told)]
+    known = [v.reshape(len(v), -1).mean(1).tolist() for v in rows if v is not None]
+    own: list[list[float]] | None = known if len(known) == len(rows) else None
+    said = [json.loads(text) for text in t.ranks.gather(json.dumps(own))] if t.ranks.size > 1 else [own]
     if not math.isfinite(loss) or None in said or not any(said):
         return {}
-    now, s = torch.tensor([v for own in said for part in own for v in part], dtype=torch.float64), t.state
+    now, s = torch.tensor([v for parts in said for part in parts or () for v in part], dtype=torch.float64), t.state
     if not s.lowest or all(not row.get("valid_loss", math.inf) <= loss for row in s.history):
         s.lowest = now.tolist()
     difference = now - torch.tensor(s.lowest, dtype=torch.float64)

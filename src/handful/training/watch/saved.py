@@ -26,7 +26,7 @@ def evaluated(state: State) -> Iterator[Weights]:
     """Inside the block the model has the weights that are scored and kept: the average, those that the optimizer
     evaluates with, or its own; afterwards those that it trains, to the bit. Yields them: clone what is kept."""
     trained = None
-    if state.average is not None:
+    if state.average is not None and state.step:  # before the first step it is what the model has
         trained = copy_weights(state.model)
         load_weights(state.model, state.average)
     elif averages_itself(state.optimizer):
@@ -100,6 +100,6 @@ def restore(state: State, tensors: dict[str, Tensor], meta: Row) -> None:
 
 def beginning(state: State, planned: int | None, trail: list[Kept]) -> tuple[Weights, Row]:
     """(tensors, meta) of a state from which steps will be taken while the run is measured, with what it takes to take
-    them again: the planned length as it was taken to be then, and the steps that were kept."""
+    them again: the planned length as it is taken to be then, and the steps that were kept, as the list comes to be."""
     tensors = {k: v.detach().clone() for k, v in tensors_of(state).items()}
     return tensors, copy.deepcopy(meta_of(state)) | {"planned": planned, "trail": trail}

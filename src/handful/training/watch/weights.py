@@ -52,8 +52,8 @@ def left_as_it_was(model: object) -> Iterator[None]:
     kept = [
         (module, name, value, value.detach().clone())
         for module in model.modules()
-        for name, value in module.named_buffers(recurse=False)
-        if not nn.parameter.is_lazy(value)
+        for name, value in module._buffers.items()
+        if value is not None and not nn.parameter.is_lazy(value)
     ]
     back = as_now(model)
     try:
@@ -68,9 +68,10 @@ def left_as_it_was(model: object) -> Iterator[None]:
 
 def _parts(model: nn.Module) -> list[object]:
     """What a model is built of: its parameters by name, and the hooks of its modules and parameters."""
-    hooked = [vars(module).get(name) for module in model.modules() for name in _HOOKS]
-    hooked += [p._backward_hooks for p in model.parameters()]
-    return [name for name, _ in model.named_parameters()] + [key for hooks in hooked for key in hooks or ()]
+    named = list(model.named_parameters())
+    hooked = [hooks for module in model.modules() for hooks in map(vars(module).get, _HOOKS) if hooks]
+    hooked += [p._backward_hooks for _, p in named if p._backward_hooks]
+    return [name for name, _ in named] + [key for hooks in hooked for key in hooks]
 
 
 def load_weights(model: nn.Module, weights: Weights) -> None:
@@ -78,7 +79,7 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
     told = model.state_dict()
     own = {name: held for name, held in told.items() if isinstance(held, Tensor)}
     extra = {name: held for name, held in told.items() if name not in own}  # see `beside`
-    lazy = any(map(nn.parameter.is_lazy, [*model.parameters(), *model.buffers()]))  # they take the weights' shapes
+    lazy = any(map(nn.parameter.is_lazy, own.values()))  # they take the weights' shapes
     try:
         model.load_state_dict(extra | (weights if lazy else laid_out(own, weights)), strict=True)
     except RuntimeError as error:
@@ -90,8 +91,9 @@ def _places(model: nn.Module, at: str = "", known: set[int] | None = None) -> di
     """Where a model holds what no weights file does, by name: attributes of modules that are not torch's, buffers that
     are not persistent, all of the modules that stand in attributes and are none of its own."""
     found: dict[str, tuple[dict[str, Any], str]] = {}
-    hidden, known = known is not None, (known or set()) | set(map(id, model.modules()))
-    for prefix, module in model.named_modules(prefix=at):
+    modules, hidden = list(model.named_modules(prefix=at)), known is not None
+    known = (known or set()) | {id(module) for _, module in modules}
+    for prefix, module in modules:
         if isinstance(module, torch.jit.ScriptModule):
             continue
         at = f"{prefix}." if prefix else ""
@@ -178,6 +180,8 @@ def put_beside(
     model: nn.Module, forms: Mapping[str, object], tensors: Mapping[str, Tensor], loss: object = None
 ) -> None:
     """Give a model, and a loss, what `beside` found, in place where it is kept in place."""
+    if not forms:
+        return
     places, inside = _held(model, loss), dict(model.named_modules())
     first = next((p.new_empty(0) for p in model.parameters() if not nn.parameter.is_lazy(p)), torch.empty(0))
     for name, form in forms.items():

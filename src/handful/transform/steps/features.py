@@ -27,7 +27,7 @@ class RobustAsinh(Step[Tensor]):
     spreads (normal: 2.6, exponential: 5). Near the median arcsinh is the line, far out the logarithm (Johnson 1949).
     Values [m, features]; float64 stays float64, all else gives float32; NaN stays NaN. The quantiles are exact up to 20
     million values, of a uniform keyed sample of rows beyond. beside: all features stay as they are, and the compressed
-    ones follow: from these alone what is in proportion to the numbers as they were is hard to find again.
+    ones follow: for a single layer, which could not find again what was in proportion to the numbers as they were.
 
     >>> x = torch.tensor([[float(2**k), float(k)] for k in range(12)])
     >>> step = RobustAsinh().fit([x])
@@ -62,7 +62,7 @@ class RobustAsinh(Step[Tensor]):
 
     def notes(self, names: Names = None) -> list[str]:
         which = listed(self.fitted(self.long).tolist(), names)
-        kept = ", beside the numbers as they are" if self.beside else ""
+        kept = ", beside the numbers as they are, for a single layer" if self.beside else ""
         said = f"Long tails are compressed (arcsinh: logarithmic far from the median){kept}: {which}."
         return [said] if which else []
 
