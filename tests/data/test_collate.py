@@ -139,7 +139,7 @@ def test_a_list_of_objects_is_put_together_by_the_function_that_knows_them():
     handful.fit(other, put(graphs), valid=None, **FIT)
     assert torch.equal(one.weight, other.weight)
     assert run.predict(graphs[:5]).tolist() == one(put(graphs[:5])[0]).argmax(1).tolist()
-    with pytest.raises(HandfulError, match=r"'x' is a list of Graph, .*, or collate="):
+    with pytest.raises(HandfulError, match=r"'x' holds objects of Graph, .*, or collate="):
         handful.fit(one, graphs, **FIT)
 
 

@@ -194,7 +194,7 @@ def _from_array(key: str, value: Array, o: Options, notes: list[str]) -> Stored:
     if kind in "UST" and value.ndim > 1:
         raise HandfulError(_text_in_array(key, value, o))
     if kind in "OUST":
-        return _from_list(key, value.tolist(), o, notes, "objects" if kind == "O" else "a list")
+        return _from_list(key, value.tolist(), o, notes)
     number = kind in "iuf" and value.ndim == 1 and key != o.target
     day = number and bool(np.isfinite(of_digits(value[:1].astype(np.float64))).any())
     if day or (value.dtype == np.uint64 and value.ndim == 1):
@@ -256,7 +256,7 @@ def _text_in_array(key: str, value: Array, o: Options) -> str:
     )
 
 
-def _from_list(key: str, values: list[object], o: Options, notes: list[str], what: str = "a list") -> Stored:
+def _from_list(key: str, values: list[object], o: Options, notes: list[str]) -> Stored:
     if not values:
         raise HandfulError(f"{o.name}: '{key}' has 0 rows: there is nothing to learn from")
     values = without_marks(values, _NUMBERS)
@@ -286,7 +286,7 @@ def _from_list(key: str, values: list[object], o: Options, notes: list[str], wha
                 return _from_arrow(key, pa.chunked_array([pa.array(values)]), o, notes)
             return _from_array(key, array, o, notes)
     raise HandfulError(
-        f"{o.name}: '{key}' is {what} of {type(first).__name__}, which cannot become numbers: "
+        f"{o.name}: '{key}' holds objects of {type(first).__name__}, which cannot become numbers: "
         "pass numbers, strings or arrays of one dtype, or collate=, which makes what the model takes of such rows"
     )
 
