@@ -632,4 +632,7 @@ def test_a_run_that_was_cut_goes_on_with_its_decay_to_the_bit(tmp_path):
 def test_noise_is_what_was_learned_by_heart_where_many_rows_go_on_to_be_missed(losses, lowest, noisy):
     t = judge(40, "default", [{"position": k, "valid_loss": v} for k, v in enumerate(losses)])
     t.state.lowest = lowest
+    t.plan = Plan({"lr": Choice(0.005, "default", "learned")})
     assert restart.noisy(t) is noisy
+    t.plan = Plan({"lr": Choice(5e-5, "default", "'norm' has been trained before: a rate for fine-tuning")})
+    assert not restart.noisy(t)  # a decay of two epochs at such a rate is hundreds, and would undo these weights

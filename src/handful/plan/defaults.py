@@ -36,7 +36,7 @@ from handful.training.special.coupling import by_rank
 from handful.training.special.exact import all_rows
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch import stop
-from handful.training.watch.headway import SMALL
+from handful.training.watch.headway import is_usual
 from handful.training.watch.observe import NEARER
 from handful.training.watch.restart import FEW_HELD
 from handful.transform.pipeline import Pipeline
@@ -222,8 +222,7 @@ def decay(t: Training, chooser: Chooser) -> None:
     """AdamW's weight decay, where it and the rate were left open: by how many epochs a weight remembers, 1 / (lr * l2)
     steps (Wang and Aitchison 2024, arXiv:2405.13698)."""
     rate, size = chooser.choices["lr"], chooser.choices["batch"].value
-    open_ones = chooser.choices["l2"] == ADAMW_L2 and rate.status in RATE_IS_OPEN
-    if not open_ones or any(why in rate.reason for why in SMALL):
+    if chooser.choices["l2"] != ADAMW_L2 or not is_usual(rate):
         return
     epochs = max(REMEMBERED, round((t.planned or 0) / t.examples))
     l2 = min(STRONGEST, float(f"{size / (epochs * rate.value * t.examples):.2g}"))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from handful.base.plan import Progress
+from handful.base.plan import Choice, Progress
 from handful.optim.build import set_base
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch.record import crossed
@@ -59,9 +59,19 @@ def end_of(t: Training, stretch: float) -> float:
 
 def may_rise(t: Training) -> bool:
     """Whether nobody asked for the rate, it is not small on purpose, and the run has not begun again at another."""
-    rate, alone = t.plan.choices["lr"], t.ranks.size == 1 and t.training_step is None and not t.schedule.patterns
-    usual = rate.status in RATE_IS_OPEN and not any(why in rate.reason for why in SMALL)
-    return alone and usual and not t.state.restarted
+    alone = t.ranks.size == 1 and t.training_step is None and not t.schedule.patterns
+    return alone and is_usual(t.plan.choices["lr"]) and not t.state.restarted
+
+
+def is_usual(rate: Choice) -> bool:
+    """Whether a rate was left open and is not small on purpose, as for weights that were trained before.
+
+    >>> is_usual(Choice(0.01, "default", "learned")), is_usual(Choice(0.01, "given"))
+    (True, False)
+    >>> is_usual(Choice(5e-5, "default", "'norm' has been trained before: a rate for fine-tuning"))
+    False
+    """
+    return rate.status in RATE_IS_OPEN and not any(why in rate.reason for why in SMALL)
 
 
 def ended(t: Training, sums: Tensor, end: float, rose: bool) -> tuple[str | None, float]:

@@ -10,6 +10,7 @@ from handful.optim.build import set_base
 from handful.optim.parts import averages_itself, decoupled
 from handful.optim.rates import set_decay
 from handful.training.training import RATE_IS_OPEN, Training
+from handful.training.watch.headway import is_usual
 from handful.training.watch.weights import load_weights
 
 FEW_HELD = 100  # held-out rows, and fewer: whether their loss is higher than at another look is told by its error
@@ -53,10 +54,10 @@ def restart(t: Training) -> str | None:
 
 def noisy(t: Training) -> bool:
     """Whether the lowest held-out loss is one of many rows and no small rest, as where classes can be told apart, which
-    a weight decay would only hold back."""
+    a weight decay would only hold back; as it would undo weights that were trained before."""
     looks = [row["valid_loss"] for row in t.state.history if "valid_loss" in row]
     few = t.state.lowest and telling(torch.tensor(t.state.lowest, dtype=torch.float64)) <= FEW_TELL
-    return not few and bool(min(looks) > REST * looks[0])
+    return is_usual(t.plan.choices["lr"]) and not few and bool(min(looks) > REST * looks[0])
 
 
 def forget(t: Training, rate: float) -> str:
