@@ -30,6 +30,7 @@ from handful.training.watch.restart import (
     FEW_TELL,
     NEAR,
     TELLS,
+    decay_more,
     few_held,
     may_begin_again,
     may_restart,
@@ -100,7 +101,8 @@ class Observer:
                 say(t, said)
         else:
             self.tell("step")
-        for change in (t.grower, rise, restart if evaluated and may_restart(t) else None):
+        by_looks = [restart] * may_restart(t) + [decay_more] if evaluated else []
+        for change in (t.grower, rise, *by_looks):
             if change is not None and (note := change(t)):  # what it decides is saved with the step it belongs to
                 t.live.note(note)
                 log(t, noted(t, note))
