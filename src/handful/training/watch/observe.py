@@ -39,7 +39,7 @@ from handful.training.watch.restart import (
     telling,
 )
 from handful.training.watch.saved import evaluated
-from handful.training.watch.weights import Weights, left_as_it_was, load_weights
+from handful.training.watch.weights import Weights, left_as_it_was, load_weights, under
 
 CONSIDERED = 16  # times in a run that the batch may grow
 LATER = 0.25  # and a number's later look is as good as the lowest within so many: later is not always better
@@ -260,8 +260,7 @@ def restore_best(t: Training) -> str:
         tensors, meta, _ = checkpoint.load(t.folder.checkpoints)
     except HandfulError:  # none could be written
         return ""
-    kind = "model." if state.average is None else "average."
-    load_weights(t.objective.model, {k.removeprefix(kind): v for k, v in tensors.items() if k.startswith(kind)})
+    load_weights(t.objective.model, under("model." if state.average is None else "average.", tensors))
     return f"; the weights of step {meta['step']:,} are kept, from which it can be gone on with"
 
 
