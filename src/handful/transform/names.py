@@ -183,6 +183,8 @@ def _stands_for_missing(name: str, x: Floats) -> str:
         if count < 2 or len(others) < _FEW // 2:
             continue
         low, high = others.min(), others.max()
+        if TIME_NAME.search(name) and 2 * low > value > 0:  # the year 99 after 92 and 95
+            continue
         if max(low - value, value - high) > (high - low) / 2 or value < 0 <= low:
             return (f"'{name}' is {value:.0f} in {count:,} of {len(x):,} rows, far from all others ({low:.6g} to "
                     f"{high:.6g}): if it stands for a missing value, leave it empty.")  # fmt: skip
