@@ -137,9 +137,11 @@ class Stream(torch.utils.data.IterableDataset):
         return iter([{"a": float(a), "y": int(y)} for a, y in zip(X, Y)])
 
 
-def test_a_stream_keeps_the_names_of_its_classes():
+def test_a_stream_keeps_the_names_of_its_classes(tmp_path):
     source = handful.open(Stream(), target="y")
     assert source.columns["y"].classes == ("no", "yes", "maybe")
+    stored = handful.prepare(Stream(), tmp_path / "store", target="y")
+    assert stored.columns["y"].classes == ("no", "yes", "maybe")
     assert set(handful.fit("linear", Stream(), target="y", until="steps(2)", quiet=True).predict(Stream())) <= {
         "no",
         "yes",
@@ -195,6 +197,22 @@ def test_inputs_without_a_name_are_the_only_one_of_training(tmp_path):
     assert run.evaluate((pictures, labels)) == run.evaluate(tmp_path)
     ages = handful.fit("linear", pd.DataFrame({"age": X, "y": Y}), target="y", until="steps(2)", quiet=True)
     assert ages.predict(X.tolist()).tolist() == ages.predict({"age": X}).tolist()
+
+
+def test_a_store_of_several_targets_is_theirs(tmp_path):
+    frame = pd.DataFrame({"a": X, "b": -X, "kind": np.array(["p", "q"])[Y], "size": X * 2})
+    run = handful.fit("linear", frame, target="kind,size", until="steps(3)", quiet=True)
+    handful.prepare(frame, tmp_path / "store", target="kind,size")
+    assert run.evaluate(tmp_path / "store") == run.evaluate(frame)
+    valid = handful.fit("linear", frame, target="kind,size", valid=tmp_path / "store", until="steps(3)", quiet=True)
+    assert valid.scores.keys() == run.scores.keys()
+
+
+def test_bfloat16_beside_other_types_and_arrays_without_a_length():
+    columns = {"x": torch.tensor(X), "z": torch.tensor(X).bfloat16(), "y": torch.tensor(Y)}
+    run = handful.fit("linear", columns, target="y", until="steps(3)", quiet=True)
+    sliced = SimpleNamespace(shape=(N,), dtype=np.dtype(float), __array__=lambda dtype=None, copy=None: X)
+    assert run.predict({"x": sliced, "z": X}).tolist() == run.predict({"x": X, "z": X}).tolist()
 
 
 def test_degrees_north_and_south_have_signs():

@@ -49,12 +49,10 @@ class HubTable:
     """A Hugging Face data set through its Arrow format: the columns that its own format shows.
 
     classes: names of whole-number columns' classes, by its features; schema: what these say of pictures (their mode)
-    and of sounds (their rate). Raises HandfulError for one that streams.
+    and of sounds (their rate).
     """
 
     def __init__(self, dataset: HuggingFace, name: str) -> None:
-        if not hasattr(dataset, "__len__"):
-            raise HandfulError(f"{name} is a streaming data set: load it without streaming=True")
         self.rows, self.notes = len(dataset), list[str]()
         self._arrow, shape = dataset.with_format("arrow"), getattr(dataset, "format", {})
         known, shown = list(dataset.features), shape.get("columns")

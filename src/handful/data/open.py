@@ -329,6 +329,8 @@ def _open_several(where: object, target: str | Sequence[str] | None, o: Options)
     """`where` with several columns as target; one column whose own name has a comma is that column. HandfulError for
     a column that is not there."""
     names, schema = names_of(target), o.schema
+    if o.where and is_store(Path(o.where)) and ",".join(names) in (store := open_store(Path(o.where))).columns:
+        return _of_store(store, replace(o, target=",".join(names)))
     if isinstance(target, str):  # one column, as a run was trained on it, or as it is called there
         alone = target in schema and not schema[target].parts
         if alone or (not schema and target in _open_as(where, None, o).columns):

@@ -52,7 +52,8 @@ def open_raw(
 
 def _is_several(value: object) -> bool:
     """Whether it is the values of several rows, rather than that of one."""
-    return not isinstance(value, str | bytes | Mapping | np.generic) and hasattr(value, "__len__")
+    sized = hasattr(value, "__len__") or bool(getattr(value, "shape", ()))  # arrays of zarr have no length
+    return sized and not isinstance(value, str | bytes | Mapping | np.generic)
 
 
 def _texts(data: object) -> list[str] | None:

@@ -162,11 +162,11 @@ def doubtful(source: Source, names: Sequence[str]) -> list[str]:
         return []
     look = source.take(np.unique(np.linspace(0, len(source) - 1, n).astype(np.int64)), [*single, goal])
     numbers = [name for name in (*single, goal) if source.columns[name].kind == "number"]
-    plain = {name: look.tensor(name).numpy().astype(np.float64) for name in numbers}
+    plain = {name: look.tensor(name).double().numpy() for name in numbers}
     found = [_stands_for_missing(name, x) for name, x in plain.items() if source.columns[name].dates is None]
-    y = look.tensor(goal).numpy().astype(np.float64)
+    y = look.tensor(goal).double().numpy()
     classes = source.columns[goal].classes is not None or len(np.unique(y)) <= 20
-    telling = [name for name in single if tells(look.tensor(name).numpy().astype(np.float64), y, classes)]
+    telling = [name for name in single if tells(look.tensor(name).double().numpy(), y, classes)]
     if 0 < len(telling) < len(names):
         out = ", ".join(f"-{name}" for name in telling)
         found.append(f"'{goal}' is told by {some([repr(name) for name in telling])} alone: if that is not known where "

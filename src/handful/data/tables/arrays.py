@@ -192,7 +192,7 @@ def _from_array(key: str, value: Array, o: Options, notes: list[str]) -> Stored:
         notes.append(f"'{key}' is a masked array: what is masked is missing.")
     _check(key, kind == "c", value.ndim, o)
     if kind == "V":
-        raise HandfulError(f"{o.name}: '{key}' is a structured array: pass a dict of its fields, or a DataFrame")
+        raise HandfulError(f"{o.name}: '{key}' holds bytes of no type: pass a dict of their fields, or a DataFrame")
     if kind in "UST" and value.ndim > 1:
         raise HandfulError(_text_in_array(key, value, o))
     if kind in "OUST":
