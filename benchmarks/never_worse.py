@@ -9,7 +9,8 @@ of the rest pick the weights, the same for all.
 
 plain: Adam at 1e-3 in batches of 32 and of 128, 15 epochs, the weights of the best epoch by held-out loss, stopped when
 it has not fallen for 5. In plain torch, or, for a ready-made model, over the same pipeline, augmentation and loss.
-handful: `fit(model, (x, y), valid=(x, y))` and nothing else; --options "lr=1e-3, batch=64" tries others.
+handful: `fit(model, (x, y), valid=(x, y))` and nothing else; --options "lr=1e-3, batch=64" tries others, --without
+decay_more leaves out what `handful.training.watch.observe` calls so.
 
 loss: on the test rows, mean over seeds.  ratio: handful's over the better of the two plain ones'.  accuracy: the
 difference to that of the plain run with the better loss, and over its standard error, paired by row. seconds: of CPU,
@@ -37,6 +38,7 @@ from torch import nn
 from handful.fit import Run, run_training
 from handful.plan.build import assemble
 from handful.training.training import Training
+from handful.training.watch import observe
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.history import History
 
@@ -340,12 +342,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=lambda s: [int(k) for k in s.split(",")], default=[0, 1, 2])
     parser.add_argument("--label", default=f"handful{CODE}")
     parser.add_argument("--options", default="", help="others than the defaults, as Python keywords")
+    parser.add_argument("--without", default="", choices=("", "rise", "restart", "decay_more"))
     parser.add_argument("--write", action="store_true", help="the page, of the runs that are there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.write:
         write(args.label.split(","), args.seeds)
         return
+    if args.without:
+        setattr(observe, args.without, lambda t: None)
     options = eval(f"dict({args.options})")
     warm_up()
     chosen = [s for s in SETS.values() if args.sets in ("all", s.group)]

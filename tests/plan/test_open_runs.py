@@ -289,6 +289,7 @@ def test_a_run_whose_held_out_loss_rises_from_its_first_looks_on_restarts_at_a_s
     assert min(looks(run)) < 0.97 * looks(run)[0]
     assert loss(run.model, test) < 0.98 * math.log(2)
     monkeypatch.setattr(observe, "may_restart", lambda t: False)
+    monkeypatch.setattr(observe, "decay_more", lambda t: None)
     assert min(looks(handful.fit(Loud(), train, **given))) > 1.02 * min(looks(run))
 
 
@@ -350,6 +351,7 @@ def test_rows_that_are_learned_by_heart_early_are_begun_with_again_once_at_a_sma
     assert f"a weight decay of {decay:.3g}" in notes[0]["note"]
     assert run.best["position"] > notes[0]["position"]  # about as low a loss, of a smoother curve
     monkeypatch.setattr(observe, "may_restart", lambda t: False)
+    monkeypatch.setattr(observe, "decay_more", lambda t: None)
     once = handful.fit(wide_network(), wide(200, 0), valid=valid, quiet=True)
     assert run.best["valid_loss"] < 0.98 * once.best["valid_loss"]
     assert loss(run.model, test) < loss(once.model, test)
@@ -395,6 +397,54 @@ def test_a_run_that_is_cut_around_its_second_beginning_ends_with_the_same_bits(a
 
     handful.fit(wide_network(), wide(200, 0), out=tmp_path / "cut", callbacks=[cut], **given)
     end = handful.resume(tmp_path / "cut", model=wide_network(), train=wide(200, 0), valid=wide(400, 1), quiet=True)
+    assert [row.get("note") for row in end.history] == [row.get("note") for row in whole.history]
+    assert looks(end) == looks(whole)
+    for a, b in zip(end.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+GIVEN_LENGTH = {"until": "epochs(20)", "evaluate_every": 0.5, "save_every": 13, "quiet": True}
+
+
+def by_heart(run) -> list[dict]:
+    return [row for row in run.history if row.get("note", "").startswith("rows are learned by heart")]
+
+
+def test_a_run_of_given_length_that_learns_noise_by_heart_forgets_it_by_an_open_weight_decay(monkeypatch):
+    run = handful.fit(wide_network(), wide(400, 0), valid=wide(400, 1), **GIVEN_LENGTH)
+    rate, decay = run.plan.choices["lr"].value, run.state.optimizer.param_groups[0]["weight_decay"]
+    assert len(by_heart(run)) == 1
+    assert f"a weight decay of {decay:.3g} instead of {run.plan.choices['l2'].value:.3g}" in by_heart(run)[0]["note"]
+    assert 1 / (rate * decay) == pytest.approx(400 / run.state.batch, rel=1e-6)  # steps: one epoch
+    assert run.state.optimizer.param_groups[1]["weight_decay"] == 0  # of biases
+    monkeypatch.setattr(observe, "decay_more", lambda t: None)
+    held = handful.fit(wide_network(), wide(400, 0), valid=wide(400, 1), **GIVEN_LENGTH)
+    assert not by_heart(held)
+    assert looks(run)[-1] < 0.8 * looks(held)[-1]
+    assert run.best["valid_loss"] <= held.best["valid_loss"]
+    assert loss(run.model, wide(8000, 2)) <= loss(held.model, wide(8000, 2))
+
+
+@pytest.mark.parametrize("given", [{"l2": 0.01}, {"lr": 3e-3}, {"optimizer": "momentum"}, {"valid": 0.1, "l2": 0}])
+def test_a_weight_decay_that_was_asked_for_stays(given):
+    options = {"valid": wide(400, 1), **GIVEN_LENGTH, **given}
+    run = handful.fit(wide_network(), wide(400, 0), **options)
+    assert not by_heart(run)
+    assert run.state.optimizer.param_groups[0].get("weight_decay", 0) == run.plan.choices["l2"].value
+
+
+@pytest.mark.parametrize("after", [-8, 8])
+def test_a_run_that_is_cut_around_a_larger_decay_ends_with_the_same_bits(after, tmp_path):
+    options = {"valid": wide(400, 1), **GIVEN_LENGTH}
+    whole = handful.fit(wide_network(), wide(400, 0), out=tmp_path / "whole", **options)
+    there = by_heart(whole)[0]["step"] + after
+
+    def cut(event, info):
+        if event == "checkpoint" and info["step"] > there:
+            raise KeyboardInterrupt
+
+    handful.fit(wide_network(), wide(400, 0), out=tmp_path / "cut", callbacks=[cut], **options)
+    end = handful.resume(tmp_path / "cut", model=wide_network(), train=wide(400, 0), valid=wide(400, 1), quiet=True)
     assert [row.get("note") for row in end.history] == [row.get("note") for row in whole.history]
     assert looks(end) == looks(whole)
     for a, b in zip(end.model.parameters(), whole.model.parameters(), strict=True):
@@ -578,7 +628,8 @@ def bumpy(n: int, seed: int):
 
 
 @pytest.mark.parametrize("epochs", [5, 20, 40])
-def test_an_open_weight_decay_makes_weights_an_average_over_sixteen_epochs_or_the_whole_plan(epochs):
+def test_an_open_weight_decay_makes_weights_an_average_over_sixteen_epochs_or_the_whole_plan(epochs, monkeypatch):
+    monkeypatch.setattr(observe, "decay_more", lambda t: None)  # that of the plan, not of what is learned on the way
     run = handful.fit(network(), bumpy(600, 0), valid=bumpy(100, 1), until=f"epochs({epochs})", quiet=True)
     choice, rate = run.plan.choices["l2"], run.plan.choices["lr"].value
     steps = max(16, epochs) * 600 / run.plan.choices["batch"].value

@@ -13,9 +13,9 @@ from handful.base.errors import HandfulError
 from handful.training.process import checkpoint
 
 SAVING = """
-import os, signal, sys, torch, random
+import os, signal, sys, torch
+from pathlib import Path
 from handful.training.process import checkpoint
-folder, kill_after = sys.argv[1], int(sys.argv[2])
 real = {name: getattr(os, name) for name in ("fsync", "replace")}
 count = 0
 def counted(name):
@@ -28,35 +28,41 @@ def counted(name):
     return call
 for name in real:
     setattr(os, name, counted(name))
-from pathlib import Path
-for step in range(1, 6):
-    checkpoint.save(Path(folder), step, {"w": torch.full((1000,), float(step))}, {"step": step})
-print("whole", count)
+for kill_after in map(int, sys.argv[2:]):
+    if not os.fork():  # a process of its own, without loading torch again
+        for step in range(1, 6):
+            checkpoint.save(Path(sys.argv[1], str(kill_after)), step, {"w": torch.full((1000,), float(step))},
+                            {"step": step})
+        print(count, flush=True)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
 
 
-def save_until(folder, kill_after):
-    command = [sys.executable, "-c", SAVING, str(folder), str(kill_after)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def save_until(folder, *kill_after):
+    """What is printed by processes that save five times, each killed at one of these calls: 0 is none."""
+    command = [sys.executable, "-c", SAVING, str(folder), *map(str, kill_after)]
+    return [int(line) for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()]
 
 
 def test_killed_at_every_system_call_of_a_save_the_newest_whole_checkpoint_is_found(tmp_path):
-    calls = int(save_until(tmp_path / "all", 0).stdout.split()[1])
+    calls, code = save_until(tmp_path, 0)
     per_save = calls // 5
     assert per_save >= 4
-    for k in range(2 * per_save + 1, 3 * per_save + 1):  # every call of the third save
-        folder = tmp_path / str(k)
-        assert save_until(folder, k).returncode == -signal.SIGKILL
-        tensors, meta, notes = checkpoint.load(folder)
+    assert code == 0
+    third = range(2 * per_save + 1, 3 * per_save + 1)  # every call of the third save
+    assert save_until(tmp_path, *third) == [-signal.SIGKILL] * per_save
+    for k in third:
+        tensors, meta, notes = checkpoint.load(tmp_path / str(k))
         assert meta["step"] in (2, 3)
         assert notes == []
         assert torch.equal(tensors["w"], torch.full((1000,), float(meta["step"])))
 
 
 def test_a_save_after_a_kill_clears_what_was_left(tmp_path):
-    save_until(tmp_path, 9)
-    checkpoint.save(tmp_path, 9, {"w": torch.zeros(2)}, {})
-    assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]
+    assert save_until(tmp_path, 9) == [-signal.SIGKILL]
+    checkpoint.save(tmp_path / "9", 9, {"w": torch.zeros(2)}, {})
+    assert not [p for p in (tmp_path / "9").iterdir() if p.suffix == ".tmp"]
 
 
 def test_the_first_and_the_newest_two_are_kept(tmp_path):

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from handful.base.errors import HandfulError
@@ -20,16 +21,16 @@ class Keeper(Protocol):
     def load_state_dict(self, state: Row, /) -> object: ...
 
 
+@dataclass(eq=False)
 class Callbacks:
     """Those of a run, each called as callback(event, info) in the order they were given; see `handful.callback`."""
 
-    def __init__(self) -> None:
-        self.all: tuple[Callback, ...] = ()
-        self.may_stop = True  # not a run of several ranks
-        self.unheard = ""  # that one answered with what stops nothing
-        self.reason: str | None = None  # why one of them asks the run to stop
-        self._told: list[Callback] = []  # of the start, and not of the end yet
-        self._saved: Row = {}  # states, by class and place among its like; also those of callbacks that are not here
+    all: tuple[Callback, ...] = ()
+    may_stop: bool = True  # not a run of several ranks
+    unheard: str = ""  # that one answered with what stops nothing
+    reason: str | None = None  # why one of them asks the run to stop
+    _told: list[Callback] = field(default_factory=list)  # of the start, and not of the end yet
+    _saved: Row = field(default_factory=dict)  # states by class and place; also of callbacks that are not here
 
     def take(self, callbacks: Sequence[Callback]) -> None:
         """Let it be these, with the states that a run that goes on has saved."""

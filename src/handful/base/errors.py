@@ -119,6 +119,11 @@ def no_option(name: str, known: Iterable[str]) -> str:
     )
 
 
+def brief(error: BaseException) -> str:
+    """What an error of someone else's says, on one line, cut where that is long."""
+    return " ".join(str(error).split())[:300]
+
+
 def some(names: Sequence[object], limit: int = 3) -> str:
     """The first few of many names, and how many more there are.
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ STEPS = "steps"  # the training loop
 TRACE = "the trace"  # steps under a profiler, which slows them
 
 
+@dataclass(eq=False)
 class Stopwatch:
     """Seconds by part, in order of first appearance.
 
@@ -26,11 +28,10 @@ class Stopwatch:
     ['everything else', 'outer', 'inner']
     """
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.open = ["everything else"]
-        self.since = time.perf_counter()
-        self.wait: Callable[[], object] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    open: list[str] = field(default_factory=lambda: ["everything else"])
+    since: float = field(default_factory=lambda: time.perf_counter())
+    wait: Callable[[], object] | None = None
 
     def charge(self) -> None:
         """Count the time since the last call to the part that is open."""

@@ -14,6 +14,7 @@ Two ways to permute are used:
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from math import isqrt
 from typing import Generic, Protocol, TypeVar
 
@@ -70,10 +71,10 @@ class Recent(Generic[T]):
             return slot.value
 
 
+@dataclass(eq=False)
 class _Slot(Generic[T]):
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.value: T | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    value: T | None = None
 
 
 def words(key: int, first: int, last: int) -> Words:

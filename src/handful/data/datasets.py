@@ -25,6 +25,7 @@ from handful.data.containers import as_dict, classes_of, named
 from handful.data.gather import offsets_of
 from handful.data.options import Options
 from handful.data.pairs import open_columns
+from handful.data.series import spread_rows
 from handful.data.tables.arrow import chosen, named_classes, open_table, with_target
 
 
@@ -203,7 +204,7 @@ class DatasetRows(Source):
         self._many, self.collate = callable(getattr(dataset, "__getitems__", None)), o.collate
         how = "its __getitems__, one call per batch" if self._many else "its __getitem__, one call per row"
         self.notes = [f"{o.name} is read through {how}; handful.prepare makes it faster."] if not o.collate else []
-        some = np.unique(np.linspace(0, self._n - 1, 9).astype(np.int64))
+        some = spread_rows(self._n, 9)
         (first, columns), draws = drawn(lambda: (self._put_together if o.collate else self._as_columns)(some))
         if draws:
             self.serial = True
@@ -239,7 +240,7 @@ class DatasetRows(Source):
 
     def _as_columns(self, some: Rows) -> tuple[list[str], Callable[[str], Column]]:
         """The names of the columns, and what each holds, seen on some rows."""
-        seen = [as_dict(item) for item in self._fetch(some)]
+        seen = [as_dict(item) for item in self.samples(some)]
         return list(seen[0]), lambda key: self._column(key, [item[key] for item in seen if key in item])
 
     def _put_together(self, some: Rows) -> tuple[list[str], Callable[[str], Column]]:
@@ -269,7 +270,7 @@ class DatasetRows(Source):
         """What the collate function makes of some rows."""
         assert self.collate is not None
         try:
-            found = self.collate(list(self._fetch(rows)))
+            found = self.collate(list(self.samples(rows)))
         except Exception as error:  # someone else's code
             raise HandfulError(
                 f"{self.name}: the collate function fails on {len(rows)} rows, {some_of(rows.tolist(), 3)}: "
@@ -277,13 +278,10 @@ class DatasetRows(Source):
             ) from error
         return {key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for key, v in as_dict(found).items()}
 
-    def samples(self, rows: Rows) -> Sequence[object]:
-        return self._fetch(rows)
-
     def __len__(self) -> int:
         return self._n
 
-    def _fetch(self, rows: Rows) -> Sequence[object]:
+    def samples(self, rows: Rows) -> Sequence[object]:
         if self._many:
             return cast(Sequence[object], self._dataset.__getitems__(rows.tolist()))  # type: ignore[attr-defined]
         found = []
@@ -333,7 +331,7 @@ class DatasetRows(Source):
         if self.collate is not None:
             found = self._batch(rows)
             return {key: found[key] for key in self.columns}
-        items = [as_dict(item) for item in self._fetch(rows)]
+        items = [as_dict(item) for item in self.samples(rows)]
         for row, item in zip(rows, items):
             missing = [key for key in self.columns if key not in item]
             if missing:

@@ -72,3 +72,12 @@ def as_rows(rows: RowsLike, n: int) -> Rows:
     if len(ids) and (ids.min() < 0 or ids.max() >= n):
         raise IndexError(f"row {ids[(ids < 0) | (ids >= n)][0]} is outside 0..{n - 1}")
     return ids
+
+
+def spread_rows(n: int, count: int) -> Rows:
+    """Rows spread evenly over n, from the first to the last: `count`, or all where there are fewer.
+
+    >>> spread_rows(8, 3).tolist(), spread_rows(2, 3).tolist()
+    ([0, 3, 7], [0, 1])
+    """
+    return np.linspace(0, n - 1, min(n, count)).astype(np.int64)

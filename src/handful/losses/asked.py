@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import MISTAKES, HandfulError, did_you_mean
 from handful.base.score import Better
+from handful.losses.loss import parameters_of
 from handful.losses.metric import (
     NAMED,
     Array,
@@ -135,9 +136,9 @@ def _number(result: object) -> float:
 def _own(asked: Callable[..., object], outputs: Array, targets: Array, weights: Array | None) -> float:
     """A function of the caller's own: of arrays or of tensors, whichever it is written for, with one output [n, 1] as
     [n], like the target, or else as it is. Where arrays and tensors give different numbers, its author has to say."""
-    parameters = list(_parameters(asked).values())
+    parameters = list(parameters_of(asked).values())
     wanted = str(parameters[0].annotation) if parameters else ""
-    more = {"sample_weight": weights} if weights is not None and "sample_weight" in _parameters(asked) else {}
+    more = {"sample_weight": weights} if weights is not None and "sample_weight" in parameters_of(asked) else {}
     errors: list[Exception] = []
     words: list[str] = []
     for o in dict.fromkeys([_as_target(outputs, targets).shape, outputs.shape]):
@@ -164,13 +165,6 @@ def _own(asked: Callable[..., object], outputs: Array, targets: Array, weights: 
             return values[0]
     kind = ValueError if all(type(error) is ValueError for error in errors) else TypeError
     raise kind("; ".join(dict.fromkeys(words)))
-
-
-def _parameters(function: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return {}
 
 
 def _as_target(outputs: Array, targets: Array) -> Array:

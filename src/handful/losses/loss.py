@@ -277,16 +277,17 @@ def as_loss(loss: object) -> tuple[LossFunction, str, list[str]]:
         case _ if not callable(loss):
             raise HandfulError(f"loss must be a name or a callable (output, target), not {type(loss).__name__}")
     title = getattr(loss, "__name__", None) or type(loss).__name__
-    if _has_reduction(loss):
+    if "reduction" in parameters_of(loss):
         return partial(loss, reduction="none"), title, []
     return loss, title, []
 
 
-def _has_reduction(loss: Callable[..., object]) -> bool:
+def parameters_of(function: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    """What a function takes, by name; nothing where it does not tell."""
     try:
-        return "reduction" in inspect.signature(loss).parameters
+        return inspect.signature(function).parameters
     except (TypeError, ValueError):
-        return False
+        return {}
 
 
 def _module_values(loss: _Loss) -> tuple[LossFunction, str, list[str]]:

@@ -128,9 +128,7 @@ class _Fall(Schedule):
         """The share of the fall that is left when the share `t` of its time is over."""
 
     def __call__(self, progress: Progress) -> float:
-        length = progress.planned if self.total is None else self.total * progress.examples
-        if not length:
-            raise endless(self)
+        length = length_of(self, self.total, progress)
         warm = round(self.warmup * length)
         if progress.position < warm:
             return rise(progress.position / warm)
@@ -194,10 +192,7 @@ class one_cycle(Schedule):
     total: Positive | None = None
 
     def __call__(self, progress: Progress) -> float:
-        length = progress.planned if self.total is None else self.total * progress.examples
-        if not length:
-            raise endless(self)
-        t = min(1.0, progress.position / length)
+        t = min(1.0, progress.position / length_of(self, self.total, progress))
         if t < self.rise:
             return 1 + (self.start - 1) * cosine.shape(t / self.rise)
         return self.end + (1 - self.end) * cosine.shape((t - self.rise) / (1 - self.rise))
@@ -259,6 +254,14 @@ def periods(progress: Progress, every: float) -> int:
     """How often `every` epochs are over."""
     # the rounding keeps 0.3 epochs of 10 rows at row 3
     return math.floor(round(progress.position / (every * progress.examples), 9))
+
+
+def length_of(schedule: Schedule, total: float | None, progress: Progress) -> float:
+    """The rows that a schedule is for: `total` epochs, or the planned ones. Raises HandfulError where that is open."""
+    length = progress.planned if total is None else total * progress.examples
+    if not length:
+        raise endless(schedule)
+    return length
 
 
 def endless(schedule: Schedule, instead: str = "pass total= in epochs") -> HandfulError:

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.data.base import Batch, Source
+from handful.data.base import Rows, Source
 from handful.data.tables.cells.strings import composed
 from handful.report.words import say_share
 from handful.transform.pipeline import Pipeline
+from handful.transform.rows import blocks
+from handful.transform.target import Target
 
 ClassWeight = str | Sequence[float] | Mapping[object, float] | None
 
@@ -39,10 +41,8 @@ def count(pipeline: Pipeline, train: Source, weight: str | None = None) -> NDArr
     if target is None or pipeline.task not in ("classification", "multilabel") or len(target.shape) > 1:
         return None
     counts: NDArray[Any] = np.zeros(pipeline.outputs + 1, dtype=np.int64 if weight is None else np.float64)
-    for start in range(0, len(train), 65536):
-        rows = np.arange(start, min(start + 65536, len(train)))
-        batch = Batch({target.column: train.read_column(target.column, rows)}, rows)
-        y = target.encode(batch[target.column], pipeline.columns[target.column], rows, train.name)
+    for rows in blocks(len(train), 65536):
+        y = encoded(pipeline, target, train, rows)
         if y.dim() > 1 and pipeline.task == "classification":
             return None  # a class for each token
         if pipeline.task == "multilabel":
@@ -53,6 +53,11 @@ def count(pipeline: Pipeline, train: Source, weight: str | None = None) -> NDArr
             counts[:-1] += y.bincount(each, minlength=pipeline.outputs)[: pipeline.outputs].numpy()
         counts[-1] += len(y)
     return counts
+
+
+def encoded(pipeline: Pipeline, target: Target, train: Source, rows: Rows) -> Tensor:
+    """The target of some training rows as the loss takes it."""
+    return target.encode(train.read_column(target.column, rows), pipeline.columns[target.column], rows, train.name)
 
 
 def as_floats(values: object) -> Tensor:
@@ -70,12 +75,11 @@ def mean_weight(
     """What a training row counts for on average: its weight times its class's, or those of its places added up; a row
     or place that stands for no class counts 0. weight: column of the rows' weights; rows: these alone, not all."""
     every, total = np.arange(len(train)) if rows is None else rows, 0.0
-    for start in range(0, len(every), 65536):
-        part = every[start : start + 65536]
+    for places in blocks(len(every), 65536):
+        part = every[places]
         each = torch.ones(len(part), dtype=torch.float64)
         if (target := pipeline.target) is not None and pipeline.task == "classification" and target.counted:
-            value = train.read_column(target.column, part)
-            y = target.encode(value, pipeline.columns[target.column], part, train.name).long()
+            y = encoded(pipeline, target, train, part).long()
             of = torch.tensor([1.0] * pipeline.outputs if class_weight is None else class_weight, dtype=torch.float64)
             counted = of[y.clamp_min(0)]
             each = torch.where(y >= 0, counted, 0).reshape(len(part), -1).sum(1)

@@ -16,11 +16,11 @@ from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.batches.arguments import SHUFFLES
 from handful.batches.batches import Batches, Transform
-from handful.batches.class_weights import class_weights
-from handful.batches.order import Order
+from handful.batches.order import Order, class_weights
 from handful.batches.prefetch import pinned
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
+from handful.data.series import spread_rows
 from handful.data.split import HeldOut, held_out
 from handful.data.tables.cells.strings import composed
 from handful.losses.outputs import tensors_in
@@ -41,7 +41,7 @@ from handful.transform.inputs import TableInput
 from handful.transform.language import language_source
 from handful.transform.names import Named, names_in
 from handful.transform.pipeline import Pipeline, fit_pipeline
-from handful.transform.rows import check_weights
+from handful.transform.rows import blocks, check_weights
 from handful.transform.seen import Repeated, of_known_classes, overlapping, seen, unlike
 from handful.transform.steps.categories import strings
 
@@ -332,9 +332,8 @@ def order_of(data: Data, options: Config, chooser: Chooser) -> Order:
     target = data.pipeline.target
     if target is None or data.pipeline.task != "classification" or target.dense or not target.counted:
         raise HandfulError(f"shuffle='{BALANCED}' draws classes equally often, and this task is {data.pipeline.task}")
-    value = data.train.read_column(target.column, every)
-    y = target.encode(value, data.pipeline.columns[target.column], every, data.train.name)
-    return Order(n, seed=options.seed, shuffle="replacement", weights=class_weights(y))
+    by_class = class_weights(balance.encoded(data.pipeline, target, data.train, every))
+    return Order(n, seed=options.seed, shuffle="replacement", weights=by_class)
 
 
 def validation_batches(data: Data, chooser: Chooser) -> Batches | None:
@@ -384,8 +383,8 @@ def fingerprint(source: Source, pipeline: Pipeline | None, most: int) -> str:
         return size
 
     digest.update(repr(n).encode())
-    spread = np.unique(np.linspace(0, n - 1, 64).astype(np.int64))
+    spread = spread_rows(n, 64)
     if add(spread) / len(spread) * n <= most and source.in_memory:
-        for start in range(0, n, 4096):
-            add(np.arange(start, min(start + 4096, n)))
+        for rows in blocks(n, 4096):
+            add(rows)
     return digest.hexdigest()[:32]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeGuard
 
@@ -53,12 +53,12 @@ MOMENTS = 200  # rows of the history of a run, besides evaluations: each costs a
 APART, FEWER = 8, 50  # so that they are so many steps apart where there are still so many
 
 
+@dataclass(eq=False)
 class Chooser:
     """Collects the choices of a run as they are made."""
 
-    def __init__(self) -> None:
-        self.choices: dict[str, Choice] = {}
-        self.notes: list[str] = []
+    choices: dict[str, Choice] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def put(self, name: str, choice: Choice) -> Any:
         """Record a choice; returns its value."""

@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from handful.base.errors import MISTAKES, HandfulError
+from handful.base.errors import MISTAKES, HandfulError, brief
 from handful.base.keys import drawing
 from handful.base.machine import wide
 from handful.data.base import Batch
+from handful.data.series import spread_rows
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, LossFunction, as_loss, class_axis
 from handful.losses.outputs import loss_in, mapped, named_parts, part_of, tensors_in
+from handful.plan.data import Data
 from handful.training.objective import Objective
 from handful.training.special.adapters import decodes, makes_loss
 from handful.training.special.coupling import training_mode
@@ -27,6 +29,7 @@ from handful.transform.target import Target
 T = TypeVar("T")
 
 FAR = 30.0  # times a model's first outputs
+TRIED = 512  # rows on which metrics of the caller's own are tried
 
 
 def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batch) -> object:
@@ -41,7 +44,7 @@ def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batc
     except MISTAKES as error:
         given = {k: v for k, v in sample.columns.items() if k not in ("y", "weight")}
         raise HandfulError(
-            f"the model ({type(model).__name__}) fails on a batch of two rows ({_shapes(given)}): {_words(error)}"
+            f"the model ({type(model).__name__}) fails on a batch of two rows ({_shapes(given)}): {brief(error)}"
             f"{_in_tuples(given)}"
         ) from error
 
@@ -78,7 +81,7 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
         if target is None:
             raise HandfulError(
                 f"the loss ({name}) fails without a target: there is no target column, so the loss receives None; name "
-                f"one, or pass (x, x) to learn x itself{_next_token(sample)} ({_words(error)})"
+                f"one, or pass (x, x) to learn x itself{_next_token(sample)} ({brief(error)})"
             ) from error
         if "does not require grad" in str(error):
             raise HandfulError(
@@ -87,7 +90,7 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
                 "make the loss in a training_step"
             ) from error
         raise HandfulError(
-            f"the loss ({name}) fails on two rows ({_shapes({'output': output, 'target': target})}): {_words(error)}"
+            f"the loss ({name}) fails on two rows ({_shapes({'output': output, 'target': target})}): {brief(error)}"
             f"{_in_tuples({'target': target})}"
         ) from error
     if own and target is not None and _spreads(objective.loss, output, target):
@@ -147,15 +150,18 @@ def only_its_own(net: nn.Module, sample: Batch, output: object) -> bool:
     return makes_loss(net) and y.ndim > 1 and not y.is_floating_point() and not scored
 
 
-def metrics_of(objective: Objective, batch: Batch, *, every_row: bool) -> None:
-    """Try metrics of the caller's own on some rows. A ValueError, as for a class that is not among them, says nothing
-    unless the batch has every row they will be asked for."""
+def try_metrics(objective: Objective, data: Data) -> None:
+    """Try metrics of the caller's own on rows that they will be asked for. A ValueError, as for a class that is not
+    among them, says nothing unless these are all."""
+    scored = data.held_out or data.train
+    some = spread_rows(len(scored), TRIED)
+    batch = data.pipeline.on(scored, target=True)(scored.take(some))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             evaluate(objective, [batch])
         except HandfulError as error:
-            if every_row or type(error.__cause__) is not ValueError:
+            if len(some) == len(scored) or type(error.__cause__) is not ValueError:
                 raise
 
 
@@ -232,10 +238,6 @@ def _shapes(values: Mapping[str, object]) -> str:
     )
 
 
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
-
-
 def predicting_part(objective: Objective, batch: Batch, target: Target | None) -> str | None:
     """The name of the part, "" for the output itself, or None: of embeddings, say, no part predicts a class.
 
@@ -251,18 +253,13 @@ def predicting_part(objective: Objective, batch: Batch, target: Target | None) -
     fitting = [name for name, found in named_parts(output) if _has_shape(found, batch, target)]
     if target.task == "classification" and not (target.dense or objective.of_model):
         return next((name for name in fitting if _pulls(objective, output, part_of(output, name), batch)), None)
-    told = (name for name in fitting if len(fitting) > 1 and _link(objective, batch, name) is not None)
+    told = (name for name in fitting if len(fitting) > 1 and link_by_slope(objective, batch, name) is not None)
     return next(told, next(iter(fitting), None))
 
 
-def link_by_slope(objective: Objective, batch: Batch) -> str:
-    """By which of `LINKS` numbers come of what a loss of the caller's own takes: that by which the targets themselves,
-    put in the place of the outputs, leave the loss without slope; "" where none does."""
-    return _link(objective, batch, objective.part) or ""
-
-
-def _link(objective: Objective, batch: Batch, part: str) -> str | None:
-    """The same of a part of the outputs; None where none does."""
+def link_by_slope(objective: Objective, batch: Batch, part: str) -> str | None:
+    """By which of `LINKS` numbers come of a part of the outputs, as a loss of the caller's own takes it: that by which
+    the targets themselves, put in its place, leave the loss without slope; None where none does."""
     output = objective.forward(batch)
     found, y = part_of(output, part), batch.columns.get("y")
     if not isinstance(found, Tensor) or not isinstance(y, Tensor) or found.numel() != y.numel():

@@ -136,7 +136,8 @@ def link_outputs(objective: Objective, loss: LossFunction, batch: Batch, data: D
             link = link_of(loss)
             if link is None:
                 batch = objective.to_device(batch)
-                link = dry_run.quietly(objective.model, lambda: dry_run.link_by_slope(objective, batch))
+                find = lambda: dry_run.link_by_slope(objective, batch, objective.part)  # noqa: E731
+                link = dry_run.quietly(objective.model, find) or ""
             data.pipeline, objective.link = data.pipeline.linked(link), link
             if link in ("exp", "sigmoid") and data.own_model:
                 chooser.notes.append(

@@ -15,6 +15,7 @@ from handful.base.plan import Choice, Status
 from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch, Rows
+from handful.data.series import spread_rows
 from handful.losses.left_out import FORMS, Summed, link_of
 from handful.losses.loss import Counted, LossFunction, as_loss, unknown
 from handful.losses.loss import model as of_model
@@ -38,7 +39,6 @@ from handful.transform.inputs import NamedInputs
 from handful.transform.pipeline import Pipeline
 from handful.transform.steps.step import same_values
 
-TRIED = 512  # rows on which metrics of the caller's own are tried
 ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in parts
 ROWS_SHOWN = 256  # to a ready-made model before the first step
 
@@ -182,8 +182,11 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
             chooser.notes.append(f"{data.train.whole}, {KEPT_WHOLE}")
         if options.training_step is not None:
             chooser.put("training_step", describe(options.training_step, "given"))
-            if options.loss in (None, "auto"):
-                return unscored(objective, data, chooser)
+            if options.loss in (None, "auto"):  # no rows are scored
+                objective.minimise(unknown, [], data.pipeline.target_scale)
+                chooser.set("loss", None, "found", "training_step makes its own; loss= scores held-out rows, too")
+                chooser.set("metrics", "", "found", "none without loss=")
+                return objective
         elif hasattr(net, "training_step"):
             chooser.notes.append(
                 "The model's own training_step is not called; see training_step=, of (model, batch, step)."
@@ -193,16 +196,6 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
             few = min(ROWS_OF_FORM, max(4, options.batch)) if isinstance(options.batch, int) else ROWS_OF_FORM
             chooser.notes += row_by_row.beside(objective, data, few)
         return objective
-
-
-def check_frozen(loss: object) -> None:
-    """Raise HandfulError for a loss with parameters that would not be trained."""
-    match loss:
-        case nn.Module() if any(p.requires_grad for p in loss.parameters()):
-            raise HandfulError(
-                f"the loss ({type(loss).__name__}) has parameters, which would not be trained: make it a part of the "
-                "model, whose forward(x, y) returns the loss, or freeze it with loss.requires_grad_(False)"
-            )
 
 
 def place_numbers(objective: Objective, data: Data, output: object, sample: Batch, chooser: Chooser) -> None:
@@ -235,7 +228,7 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     chooser.choices |= losses.softening(loss, options.class_weight)
     note_loss(objective, choice, asked != options.loss, output, sample, chooser)
     chooser.notes += [*notes, *dry_run.warn_of_probabilities(output, str(choice.value))]
-    some = row_by_row.spread(data, ROWS_OF_FORM)
+    some = spread_rows(len(data.train), ROWS_OF_FORM)
     losses.leave_out(loss, data, str(choice.value))
     objective.gaps = data.gaps
     tried = data.pipeline(data.train.take(some))
@@ -257,22 +250,19 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
         note_form(objective, objective.to_device(data.pipeline(data.train.take(some))), chooser)
     spread_weights(objective, data, options, some, chooser)
     if not chooser.choices["metrics"].reproducible:
-        try_metrics(objective, data)
-    return objective
-
-
-def unscored(objective: Objective, data: Data, chooser: Chooser) -> Objective:
-    """The objective of a run whose training_step makes its own losses: no rows are scored."""
-    objective.minimise(unknown, [], data.pipeline.target_scale)
-    chooser.set("loss", None, "found", "training_step makes its own; loss= scores held-out rows, too")
-    chooser.set("metrics", "", "found", "none without loss=")
+        dry_run.try_metrics(objective, data)
     return objective
 
 
 def first_output(objective: Objective, asked: object, sample: Batch) -> object:
     """The model's output for two rows: all of it, if the loss is the model's or one of the caller's own that takes it,
-    else the scores in it."""
-    check_frozen(asked)
+    else the scores in it. Raises HandfulError for a loss with parameters, which would not be trained."""
+    match asked:
+        case nn.Module() if any(p.requires_grad for p in asked.parameters()):
+            raise HandfulError(
+                f"the loss ({type(asked).__name__}) has parameters, which would not be trained: make it a part of the "
+                "model, whose forward(x, y) returns the loss, or freeze it with loss.requires_grad_(False)"
+            )
     objective.whole = callable(asked)
     if asked == "model":
         objective.minimise(of_model(), [])
@@ -332,14 +322,6 @@ def spread_weights(objective: Objective, data: Data, options: Config, some: Rows
             "the weights count within each mini-batch, as the loss divides by their sum there: in a mini-batch of few "
             "rows they cancel, in one of a single row altogether"
         )
-
-
-def try_metrics(objective: Objective, data: Data) -> None:
-    """Try metrics of the caller's own on rows that they will be asked for."""
-    scored = data.held_out or data.train
-    some = np.unique(np.linspace(0, len(scored) - 1, TRIED).astype(np.int64))
-    batch = data.pipeline.on(scored, target=True)(scored.take(some))
-    dry_run.metrics_of(objective, batch, every_row=len(some) == len(scored))
 
 
 def find_prediction(

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +13,8 @@ from handful.base import stopwatch
 from handful.base.errors import MISTAKES, some
 from handful.base.keys import drawing, drawn, seed_all
 from handful.base.machine import wide
-from handful.data.base import Batch, Rows
+from handful.data.base import Batch
+from handful.data.series import spread_rows
 from handful.losses.outputs import tensors_in
 from handful.plan.data import Data
 from handful.plan.defaults import Chooser
@@ -88,16 +88,11 @@ def _changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
     return f"the model changes {some(list(dict.fromkeys(names)))} at each call in training mode" if names else None
 
 
-def spread(data: Data, count: int) -> Rows:
-    """So many training rows, from the first to the last."""
-    return np.unique(np.linspace(0, len(data.train) - 1, count).astype(np.int64))
-
-
 @stopwatch.part(TRIED)
 def beside(objective: Objective, data: Data, count: int) -> list[str]:
     """That what the model gives for a row depends on the rows beside it, in evaluation mode, in words; nothing where it
     does not, or where that cannot be told, as of one that draws random numbers. count: of the rows that are tried."""
-    model, ids = objective.model, spread(data, count)
+    model, ids = objective.model, spread_rows(len(data.train), count)
     m, varies = len(ids), any(c.varies or c.kind in _OF_ANY_LENGTH for c in data.train.columns.values())
 
     def take(places: Sequence[int]) -> Batch:

@@ -13,6 +13,7 @@ from handful.base.errors import HandfulError, shown
 from handful.batches.order import Order
 from handful.data.base import Rows, Source
 from handful.data.open import open as open_source
+from handful.data.series import spread_rows
 from handful.data.store.read import Store, verify
 from handful.report import spent
 from handful.report.document import Page, Section, bullet_list, picture_grid, preformatted, table_html
@@ -22,6 +23,7 @@ from handful.runs.judge.examples import class_name, contents, pictures_of, title
 from handful.runs.run import Run
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.watch.folder import RunFolder
+from handful.transform.rows import blocks
 
 Labels = NDArray[np.generic]
 Row = dict[str, object]
@@ -102,7 +104,7 @@ def _examples(source: Source, labels: Labels | None) -> list[Markup]:
 def _choose_rows(n: int, labels: Labels | None) -> Rows:
     """Up to _EXAMPLES rows, as many of each class as there is room for, else evenly spread over storage."""
     if labels is None:
-        return np.unique(np.linspace(0, n - 1, _EXAMPLES).astype(np.int64))
+        return spread_rows(n, _EXAMPLES)
     kinds, where = np.unique(labels, return_inverse=True)
     each = max(1, _EXAMPLES // len(kinds))
     return np.concatenate([np.flatnonzero(where == k)[:each] for k in range(min(len(kinds), _EXAMPLES))])
@@ -167,8 +169,7 @@ def _balance(source: Source) -> DataSummary:
     name = source.target
     if name is None or source.columns[name].shape:
         return DataSummary()
-    spans = [np.arange(a, min(a + _SPAN, len(source))) for a in range(0, len(source), _SPAN)]
-    read = [source.read_column(name, rows) for rows in spans]
+    read = [source.read_column(name, rows) for rows in blocks(len(source), _SPAN)]
     labels: Labels = np.concatenate([v.cpu().numpy() if isinstance(v, Tensor) else np.array(v, str) for v in read])
     kinds, counts = np.unique(labels, return_counts=True)
     if len(kinds) <= 100 and (source.columns[name].classes or labels.dtype.kind in "iub"):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from handful.base.errors import some
 from handful.data.base import Column, Rows, Source, Value, View
+from handful.data.series import spread_rows
 from handful.data.tables.cells.reading import TIME_NAME
 from handful.data.tables.types import TEXT, named
 from handful.transform.rows import chunks_of
@@ -77,7 +78,7 @@ def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str,
     goal = source.columns[source.target] if source.target else None
     if not asked or goal is None or goal.varies or goal.kind not in ("number", "category", "tensor"):
         return {}, []
-    rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), LOOK)).astype(np.int64))
+    rows = spread_rows(len(source), LOOK)
     look = source.take(rows, [*asked, source.target or ""])
     y = _outputs(look.tensor(source.target or "").numpy(), goal)
     found, notes = dict[str, NDArray[np.int64]](), list[str]()
@@ -156,11 +157,11 @@ def doubtful(source: Source, names: Sequence[str]) -> list[str]:
     'x' is -999 in 2 of 160 rows, far from all others (1 to 79): if it stands for a missing value, leave it empty.
     'y' is told by 'paid' alone: if that is not known where predictions are made, leave it out: columns='-paid'.
     """
-    goal, n = source.target, min(len(source), _SOME)
+    goal = source.target
     single = [name for name in names if source.columns[name].kind in ("number", "category")]
-    if n < _FEW or goal is None or not single or source.columns[goal].kind not in ("number", "category"):
+    if len(source) < _FEW or goal is None or not single or source.columns[goal].kind not in ("number", "category"):
         return []
-    look = source.take(np.unique(np.linspace(0, len(source) - 1, n).astype(np.int64)), [*single, goal])
+    look = source.take(spread_rows(len(source), _SOME), [*single, goal])
     numbers = [name for name in (*single, goal) if source.columns[name].kind == "number"]
     plain = {name: look.tensor(name).double().numpy() for name in numbers}
     found = [_stands_for_missing(name, x) for name, x in plain.items() if source.columns[name].dates is None]

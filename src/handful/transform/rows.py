@@ -9,7 +9,7 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays, Dense, RaggedValues, Stored
 from handful.data.base import Batch, Column, Rows, Source, Value, View
-from handful.data.gather import Block, gather_ragged, offsets_of
+from handful.data.gather import gather_ragged, offsets_of
 from handful.models.audio import frames
 from handful.transform.several import SeveralFitter
 from handful.transform.steps.numbers import padded
@@ -45,13 +45,14 @@ def _row_bytes(column: Column) -> int:
     return int(itemsize * np.prod([s or 1 for s in column.shape], dtype=np.int64))
 
 
-def original_rows(source: Source, rows: Rows) -> Rows:
+def original_rows(source: Source | None, rows: Rows) -> Rows:
     """The rows' numbers in the file or array that the user gave: through all views."""
     while isinstance(source, View):
         rows, source = source.ids(rows), source.base
-    if source.left_out is not None and len(gone := source.left_out[0]):  # each moves those behind it on by one
-        rows = rows + np.searchsorted(gone - np.arange(len(gone)), rows, side="right")
-    return rows
+    if source is None or source.left_out is None:
+        return rows
+    gone = source.left_out[0]  # each moves those behind it on by one
+    return rows + np.searchsorted(gone - np.arange(len(gone)), rows, side="right")
 
 
 def by_place(source: Source, inputs: Sequence[str], own_loss: bool) -> bool:
@@ -106,8 +107,9 @@ def _stored(found: Tensor | list[Tensor]) -> Stored:
     """A column of the pipeline's output, whole, or of rows of different lengths, some at a time."""
     one = found if isinstance(found, Tensor) else found[0]
     dtype, shape = str(one.dtype).removeprefix("torch."), one.shape[1:]
-    if isinstance(found, Tensor):
-        return Dense(_block(found), Column("tensor", dtype, tuple(shape)))
+    if isinstance(found, Tensor):  # as NumPy has it, which gathers without threads, where NumPy knows the dtype
+        block = found if found.dtype == torch.bfloat16 or found.device.type != "cpu" else found.numpy()
+        return Dense(block, Column("tensor", dtype, tuple(shape)))
     values, lengths = zip(*map(_trim, found))
     return Padded(torch.cat(values), offsets_of(torch.cat(lengths)), Column("tensor", dtype, (*shape[:-1], None)))
 
@@ -133,11 +135,6 @@ def cache(source: Source, pipeline: Callable[[Batch], Batch], ragged: set[str], 
     if not stored:
         return None
     return Arrays(stored, "y" if "y" in stored else None, name=source.name, where=source.where)
-
-
-def _block(value: Tensor) -> Block:
-    """As NumPy has it, which gathers without threads, where NumPy knows the dtype."""
-    return value if value.dtype == torch.bfloat16 or value.device.type != "cpu" else value.numpy()
 
 
 def _trim(value: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from handful.base import keys
 from handful.base.errors import some
 from handful.data.base import Batch, Column, Rows, Source
+from handful.data.series import spread_rows
 from handful.data.tables.cells.dates import DATES, DURATION, TIME_OF_DAY
 from handful.data.tables.values import NEW
 from handful.transform.inputs import TableInput
@@ -116,7 +117,7 @@ def overlapping(source: Source) -> list[str]:
     )
     if n < _PAIRS or any(source.columns[name].varies for name in blocks) or not blocks:
         return []
-    first = np.unique(np.linspace(0, n - 2, _PAIRS).astype(np.int64))
+    first = spread_rows(n - 1, _PAIRS)
     one, two = (_block(source.take(rows, blocks), blocks) for rows in (first, first + 1))
     for axis in range(1, one.dim()):
         size = one.shape[axis]
@@ -192,7 +193,7 @@ def unlike(source: Source, pipeline: Pipeline) -> list[str]:
     table = pipeline.input
     if not isinstance(table, TableInput) or len(source) < 2 or not table.numbers or pipeline.cut:
         return found
-    rows = np.unique(np.linspace(0, len(source) - 1, _LOOKED).astype(np.int64))
+    rows = spread_rows(len(source), _LOOKED)
     x = table.matrix(pipeline.on(source, target=False).translated(source.take(rows, pipeline.uses))[0])
     scaled, median = table.shaped(x)[:, : x.shape[1]], table.impute.fitted(table.impute.median)
     for k, name in enumerate(table.features):

@@ -16,6 +16,7 @@ from handful.data.arrays import Arrays
 from handful.data.base import Column, Ragged, Rows, Source, Value
 from handful.data.gather import Array
 from handful.data.media.images import Encoded
+from handful.data.series import spread_rows
 from handful.data.store.manifest import Layout, Manifest, Part
 from handful.data.store.write import Piece
 
@@ -46,7 +47,7 @@ class SourceFeed:
 
     def _row_bytes(self) -> int:
         """Per row on average: exact for columns of fixed shape, from a few rows for the others."""
-        some = _some_rows(self._source)
+        some = spread_rows(len(self._source), _PROBE)
         pieces = self.convert(some)
         total = sum(p.values.nbytes + (0 if p.lengths is None else p.lengths.nbytes) for p in pieces.values())
         return -(-total // len(some))
@@ -66,10 +67,6 @@ class SourceFeed:
         return pieces
 
 
-def _some_rows(source: Source) -> Rows:
-    return np.unique(np.linspace(0, len(source) - 1, min(len(source), _PROBE)).astype(np.int64))
-
-
 def keeps_encoded(images: str, decoded: int) -> bool:
     """Whether images of so many bytes decoded are stored as they came."""
     return decoded > _DECODED if images == "auto" else images == "encoded"
@@ -79,7 +76,7 @@ def _probed(source: Source, name: str, column: Column) -> Column:
     """A data set read item by item has been seen at one row only: look at a few more before fixing its shape."""
     if None in column.shape or not column.shape or column.kind in ("image", "text") or source.in_memory:
         return column
-    if isinstance(source.read_column(name, _some_rows(source)), Ragged):
+    if isinstance(source.read_column(name, spread_rows(len(source), _PROBE)), Ragged):
         kind = "tokens" if column.dtype.startswith(("int", "uint")) and len(column.shape) == 1 else column.kind
         return Column(kind, column.dtype, (None, *column.shape[1:]), column.classes, column.rate)
     return column

@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -131,11 +132,14 @@ def _among(rows: Rows, ids: Rows) -> bool:
     return len(ids) > 0 and bool((ids[places] == rows).all())
 
 
+@dataclass(eq=False)
 class PartReader:
     """One part, over all shards: its values and, unless rows are of fixed size, their offsets, both mapped."""
 
-    def __init__(self, part: Part, starts: Rows, values: list[Array], offsets: list[NDArray[np.int64]]) -> None:
-        self.part, self.starts, self.values, self.offsets = part, starts, values, offsets
+    part: Part
+    starts: Rows
+    values: list[Array]
+    offsets: list[NDArray[np.int64]]
 
     def _of_shard(self, shard: int, rows: Rows) -> Value:
         """Rows of one shard, counted from its first."""

@@ -24,13 +24,10 @@ from handful.data.tables import files as table_files
 from handful.data.tables.arrow import (
     check_inputs,
     check_usable,
-    chosen,
     class_names,
     index_columns,
-    note_numbers,
+    target_and_columns,
     texts_alone,
-    with_target,
-    without_index,
 )
 from handful.data.tables.cells.strings import Words, parse_cells, typed
 from handful.data.tables.columns import ColumnStats, Media, column_stats, decide, mergeable
@@ -156,8 +153,7 @@ class TableFeed:
         notes, names = [*tables.notes, *seen.notes], list(seen.schema.types)
         if seen.rows == 0:
             raise HandfulError(f"{o.name} has 0 rows: there is nothing to learn from")
-        note_numbers(names, o, notes)
-        o = replace(with_target(o, names, notes), decimal=seen.decimal)
+        o, kept = target_and_columns(replace(o, decimal=seen.decimal), names, seen.indexes, notes)
         self._types = seen.schema.types
         goal = o.target or ""
         if self._types.get(goal, TEXT) != TEXT:
@@ -168,7 +164,7 @@ class TableFeed:
                 seen.stats |= again_stats(tables, self._types, {goal}, o)
         self._columns: dict[str, Column] = {}
         self._forms: dict[str, Form] = {}
-        for name in without_index(o, chosen(o, names), seen.indexes, notes):
+        for name in kept:
             stats = seen.stats[name]
             stats.names = tables.classes.get(name, seen.names.get(name))
             column = self._column(name, stats, o, notes)

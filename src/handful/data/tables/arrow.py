@@ -108,9 +108,7 @@ def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: lis
     """The same of a table that `plain` made."""
     names = list(table.column_names)
     check_names([*names, *extra], o.name)
-    note_numbers(names, o, said)
-    o = with_target(o, [*names, *extra], said)
-    keep = without_index(o, chosen(o, [*names, *extra]), index_columns(table.schema), said)
+    o, keep = target_and_columns(o, [*names, *extra], index_columns(table.schema), said)
     if table.num_rows == 0:
         what = "predict or score" if o.schema else "learn from"
         raise HandfulError(f"{o.name} has column names but 0 rows: there is nothing to {what}")
@@ -142,14 +140,6 @@ def texts_alone(
             notes.append(f"'{key}' is read as a text nevertheless, as there is no other column to learn from.")
             found[key] = Column("text", "str")
     return found
-
-
-def note_numbers(names: Sequence[str], o: Options, notes: list[str]) -> None:
-    """Names that are all numbers may be the first row of a text file without a header line."""
-    if all(map(is_plain, names)) and o.where and (".csv" in o.where or o.where.endswith(".tsv")):
-        notes.append(
-            "the column names are all numbers: if the file has no header line, its first row was taken for it."
-        )
 
 
 def check_usable(key: str, found: object | None, o: Options, notes: Sequence[str]) -> None:
@@ -200,15 +190,24 @@ def chosen(o: Options, names: Sequence[str]) -> dict[str, None]:
     return there if asked is None else {name: None for name in names if name in asked}
 
 
-def without_index(o: Options, names: dict[str, None], indexes: Collection[str], notes: list[str]) -> dict[str, None]:
-    """The columns, but for those of a frame's index that the caller did not name, which is noted."""
-    unasked = {name for name in names if name in indexes and o.columns is None and name != o.target}
-    if not unasked < set(names) - {o.target}:
-        return names
+def target_and_columns(
+    o: Options, names: Sequence[str], indexes: Collection[str], notes: list[str]
+) -> tuple[Options, dict[str, None]]:
+    """The options with the target, and the columns to read, but for those of a frame's index that the caller did not
+    name; what is doubtful is noted."""
+    if all(map(is_plain, names)) and o.where and (".csv" in o.where or o.where.endswith(".tsv")):
+        notes.append(
+            "the column names are all numbers: if the file has no header line, its first row was taken for it."
+        )
+    o = with_target(o, names, notes)
+    kept = chosen(o, names)
+    unasked = {name for name in kept if name in indexes and o.columns is None and name != o.target}
+    if not unasked < set(kept) - {o.target}:
+        return o, kept
     for name in sorted(unasked):
         why = "it is the index of the frame that was written; name it in columns=... to keep it"
         notes.append(f"column '{name}' was left out: {why}.")
-    return {name: None for name in names if name not in unasked}
+    return o, {name: None for name in kept if name not in unasked}
 
 
 def named_classes(stored: Stored, names: tuple[str, ...]) -> Stored:

@@ -22,7 +22,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import json as arrow_json
 from pyarrow import parquet
 
-from handful.base.errors import TO_UTF8, HandfulError
+from handful.base.errors import TO_UTF8, HandfulError, brief
 from handful.data.base import Column
 from handful.data.containers import of_json
 from handful.data.media.bad_rows import WHOLE_ROWS, Bad, BadRows, is_object, of_whole_lines, ragged
@@ -125,7 +125,7 @@ def reading(where: str, what: str, fix: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise HandfulError(f"{where} does not exist") from error
     except _BROKEN as error:
-        reason = " ".join(str(error).split())[:300].rstrip(".")
+        reason = brief(error).rstrip(".")
         coded = "invalid UTF8" in reason or reason.startswith("'utf-8' codec")
         said = f"UTF-8: {TO_UTF8}" if coded else f"{what} that can be read ({reason}): {fix}"
         raise HandfulError(f"{where} is not {said}") from error

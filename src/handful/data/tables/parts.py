@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
 from urllib.parse import unquote
@@ -49,12 +49,12 @@ def parts(files: Sequence[PurePath]) -> list[PurePath]:
     return kept if alike and len(kept) > 1 else []
 
 
+@dataclass(eq=False)
 class JointSchema:
     """The one type of each column that holds what all blocks have there, as if they were one table."""
 
-    def __init__(self) -> None:
-        self.types: dict[str, pa.DataType] = {}
-        self._first = ""
+    types: dict[str, pa.DataType] = field(default_factory=dict)
+    _first: str = ""
 
     def add(self, block: TableBlock, schema: pa.Schema) -> None:
         """Take one more block into account; HandfulError when it does not belong to those before it."""

@@ -201,18 +201,13 @@ def _judged(steps: int) -> slice:
     return slice(steps - max(1, round(JUDGED * steps)), steps)
 
 
-def forwards_of(steps: int) -> int:
-    """How many losses without a gradient a race of so many steps takes, at most."""
-    return min(steps, max(LEAST_FORWARDS, math.ceil(SHARE_OF_FORWARDS * steps)))
-
-
 def compared(steps: int, first: int) -> list[int]:
     """The steps, spread over those from `first` on, whose losses are compared with what they were before the race.
 
     >>> compared(10, first=2), compared(2, first=0), len(compared(100, first=20))
     ([3, 5, 7, 9], [0, 1], 10)
     """
-    n = min(steps - first, forwards_of(steps))
+    n = min(steps - first, max(LEAST_FORWARDS, math.ceil(SHARE_OF_FORWARDS * steps)))
     return [first + round((k + 1) * (steps - first) / n) - 1 for k in range(n)]
 
 

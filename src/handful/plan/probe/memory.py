@@ -18,6 +18,7 @@ from handful.base.machine import memory_left
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.data.base import Batch, Ragged, Rows, Source
+from handful.data.series import spread_rows
 from handful.plan.probe.step_time import powers_of_two
 from handful.plan.probe.steps import clock, untouched, update_at_rest
 from handful.report.words import say_bytes
@@ -217,7 +218,7 @@ def longest_rows(t: Training, count: int) -> Batch:
     varying = [k for k, c in source.columns.items() if None in c.shape or c.kind in ("text", "audio")]
     if not varying:
         return t.batches.at(0, min(count, n))
-    spread = np.unique(np.linspace(0, t.examples - 1, n).astype(np.int64))
+    spread = spread_rows(t.examples, n)
     lengths = np.max([_lengths(source, name, spread) for name in varying], axis=0)
     return _drawn(t, spread[np.argsort(-lengths, kind="stable")[: min(count, 64)]])
 

@@ -237,15 +237,10 @@ def _products(
             continue
         column = [grads[k] for grads in kept]
         stacked = torch.stack([(torch.zeros_like(p) if g is None else g).reshape(-1) for g in column])
-        found += [_with_their_sum(part, ranks) for part in torch.split(stacked, COLUMNS, dim=1)]
+        for part in map(wide, torch.split(stacked, COLUMNS, dim=1)):  # the squares of the rows, and by their sum
+            found.append(torch.stack([part.square().sum(1), part @ ranks.summed(part.sum(0))], 1).cpu())
         if total is not None:  # in order: a replay has these bits
             own_sum = reduce(torch.add, [g for g in column if g is not None] or [torch.zeros_like(p)])
             p.grad = ranks.summed(own_sum) / total
     products = sum(found, torch.zeros(len(kept), 2, dtype=torch.float64))
     return ranks.joined(products).numpy().T
-
-
-def _with_their_sum(stacked: Tensor, ranks: Ranks) -> Tensor:
-    """Of the rows of stacked [M, p] their squares, and their products with the sum of all ranks', float64 [M, 2]."""
-    exact = wide(stacked)
-    return torch.stack([exact.square().sum(1), exact @ ranks.summed(exact.sum(0))], 1).cpu()

@@ -136,7 +136,7 @@ def measure_throughput(
     Raises HandfulError when no size can be run.
     """
     timer = timer or clock
-    now = partial(_now, t, timer)
+    now: Callable[[], float] = lambda: agreed(t, timer(t))  # noqa: E731
     started = now()
     times = {n: list(seconds) for n, seconds in (known or {}).items()}
     failed: list[tuple[int, str]] = []
@@ -191,10 +191,6 @@ def _twice(
     if t.state.micro_batch is not None and t.state.micro_batch < t.ranks.most_of(n):
         micro[n] = t.state.micro_batch
     return times
-
-
-def _now(t: Training, timer: Callable[[Training], float]) -> float:
-    return agreed(t, timer(t))
 
 
 def _time_again(

@@ -15,6 +15,7 @@ from handful.base import files
 from handful.base.errors import HandfulError
 from handful.base.stopwatch import part
 from handful.batches.batches import Batches
+from handful.data.series import spread_rows
 from handful.report.document import picture_grid
 from handful.runs.judge.evaluate import Evaluation, evaluate
 from handful.runs.judge.examples import DARK
@@ -62,7 +63,7 @@ def augmented(batches: Batches, pipeline: Pipeline) -> NDArray[np.uint8] | None:
     if augment is None or pipeline.inputs.kind not in ("image", "audio"):
         return None
     source = batches.source
-    batch = source.take(np.unique(np.linspace(0, len(source) - 1, 8).astype(np.int64)))
+    batch = source.take(spread_rows(len(source), 8))
     for transform in batches.transforms[: batches.transforms.index(augment)]:
         batch = transform(batch)
     steps = pipeline.input.steps if isinstance(pipeline.input, SingleInput) else ()

@@ -19,6 +19,7 @@ from handful.base.plan import Plan
 from handful.base.shards import is_shard, own_rows
 from handful.batches.batches import Batches
 from handful.data.base import Batch
+from handful.data.series import spread_rows
 from handful.training.process.messages import SIGNALS, Messages, in_chunks
 from handful.training.process.sharding import Sharding, hooked
 from handful.transform.seen import row_hashes
@@ -281,7 +282,7 @@ def same_rows(messages: Messages, batches: Batches, model: nn.Module) -> None:
     if messages.size == 1:
         return
     n = len(batches.source)
-    rows = np.unique(np.linspace(0, n - 1, 64).astype(np.int64)) if n else np.arange(0)
+    rows = spread_rows(n, 64)
     batch = Batch(batches.source.read(rows), rows)
     for transform in batches.transforms if n else ():
         batch = transform(batch)

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import NoReturn
 
@@ -33,15 +34,16 @@ def end_by(number: int) -> NoReturn:
     raise KeyboardInterrupt
 
 
+@dataclass(eq=False)
 class Interrupts:
     """Inside the block, Ctrl-C (a scheduler's SIGTERM, a closed terminal) asks the run to stop between two steps, so
     that no update is left half made; a second one raises KeyboardInterrupt at once, in the middle of an update when
     that is made; a third one there too. held: an update is being made, or was left half made."""
 
-    def __init__(self) -> None:
-        self.asked = 0
-        self.again = self.held = False
-        self.before: dict[int, Handler] = {}
+    asked: int = 0
+    again: bool = False
+    held: bool = False
+    before: dict[int, Handler] = field(default_factory=dict)
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():

@@ -4,6 +4,7 @@ optimizer keeps, by torch's FSDP2 (Zhao et al. 2023, arXiv:2304.11277)."""
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -115,11 +116,12 @@ class Sharding:
         return self.given
 
 
+@dataclass(eq=False)
 class _Message:
     """A message of FSDP's, by a function of torch.distributed, with a limit and a name, as ours are."""
 
-    def __init__(self, messages: Messages, of: Callable[..., dist.Work | None]) -> None:
-        self.messages, self.of = messages, of
+    messages: Messages
+    of: Callable[..., dist.Work | None]
 
     def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.empty(*size, dtype=dtype, device=device)

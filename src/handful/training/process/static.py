@@ -34,6 +34,7 @@ from handful.training.watch.history import Window
 from handful.training.watch.record import say
 from handful.training.watch.weights import as_now, average_weight, update_average
 from handful.transform.augment.base import Augment
+from handful.transform.rows import blocks
 
 DEVICES = ("cuda",)  # where steps are captured; the tests add the CPU, where they are called as they are
 IDS, SOON = 1 << 18, 0.1  # at most: rows of the steps that are sent at once; seconds they take
@@ -385,8 +386,7 @@ def resident(t: Training) -> dict[str, Tensor]:
     n = t.examples
     kept: dict[str, Tensor] = {}
     changes = [f for f in t.batches.transforms if f is not pinned]
-    for start in range(0, n, 4096):
-        rows = np.arange(start, min(start + 4096, n))
+    for rows in blocks(n, 4096):
         batch = Batch(t.batches.source.read(rows), rows)
         for change in changes:
             batch = change(batch)
@@ -396,5 +396,5 @@ def resident(t: Training) -> dict[str, Tensor]:
         if len(kept) < len(batch.columns) or any(v.shape[1:] != kept[name].shape[1:] for name, v in tensors.items()):
             return {}
         for name, value in tensors.items():
-            kept[name][start : start + len(rows)] = value
+            kept[name][rows[0] : rows[0] + len(rows)] = value
     return kept

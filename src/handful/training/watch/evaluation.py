@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-from handful.base.errors import MISTAKES, HandfulError
+from handful.base.errors import MISTAKES, HandfulError, brief
 from handful.base.keys import drawing, dropout_seeder, key
 from handful.batches.batches import Batches
 from handful.data.base import Batch
@@ -186,6 +186,7 @@ def _scores(
             scores[metric.name] = float("nan") if lost else metric.whole(*arrays)  # type: ignore[arg-type]  # None: no output is a tensor
         except MISTAKES as error:
             shapes = " and ".join(str(list(array.shape)) for array in arrays[:2] if array is not None)
-            detail = " ".join(str(error).split())[:300]
-            raise HandfulError(f"the metric {metric.name} fails on outputs and targets {shapes}: {detail}") from error
+            raise HandfulError(
+                f"the metric {metric.name} fails on outputs and targets {shapes}: {brief(error)}"
+            ) from error
     return scores

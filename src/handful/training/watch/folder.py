@@ -20,7 +20,7 @@ from handful.training.process import checkpoint
 from handful.training.state import State
 from handful.training.watch.history import History
 from handful.training.watch.saved import meta_of
-from handful.training.watch.weights import Weights, copy_weights
+from handful.training.watch.weights import Weights, copy_weights, under
 from handful.transform.pipeline import Pipeline
 
 LOCK = "run.lock"
@@ -183,8 +183,7 @@ class RunFolder:
             self._say(note)
         why = f"it was cut off after step {meta['step']:,}; handful resume goes on with it"
         for prefix in ("best.", "average.", "evaluated.", "model."):
-            weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            if weights:
+            if weights := under(prefix, tensors):
                 return weights, meta["best"], result["stopped_because"] if result else why
         raise HandfulError(f"the checkpoint in {files.said(self.path)} holds no weights")
 

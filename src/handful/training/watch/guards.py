@@ -130,8 +130,7 @@ def what_failed(step: Watched, error: BaseException) -> None:
             ) from error
         case HandfulError() | KeyboardInterrupt():
             return
-    source, numbers = objective.source, step.part.rows
-    numbers = numbers if source is None else original_rows(source, numbers)
+    numbers = original_rows(objective.source, step.part.rows)
     error.add_note(f"handful: at step {step.step + 1:,}, rows {some(sorted(numbers.tolist()), 5)} (counted from 0)")
 
 
@@ -146,9 +145,8 @@ def non_finite(
     held = {name: bad for name, v in batch.tensors().items() if (bad := _not_finite(v, len(batch)) & lost).any()}
     wrong = next(iter(held), None)
     bad = lost if wrong is None else held[wrong]
-    named = batch.rows[bad.numpy()]
     source = objective.source
-    numbers = named if source is None else original_rows(source, named)
+    numbers = original_rows(source, batch.rows[bad.numpy()])
     where = f"{'among' if bad.all() else 'for'} rows {some(sorted(numbers.tolist()), 5)}"
     in_weights = not finite(objective.parameters)
     target, cause = batch.columns.get("y"), "a smaller lr or clip_norm may help"

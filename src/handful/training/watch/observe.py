@@ -30,6 +30,7 @@ from handful.training.watch.restart import (
     FEW_TELL,
     NEAR,
     TELLS,
+    decay_more,
     few_held,
     may_begin_again,
     may_restart,
@@ -38,7 +39,7 @@ from handful.training.watch.restart import (
     telling,
 )
 from handful.training.watch.saved import evaluated
-from handful.training.watch.weights import Weights, left_as_it_was, load_weights
+from handful.training.watch.weights import Weights, left_as_it_was, load_weights, under
 
 CONSIDERED = 16  # times in a run that the batch may grow
 LATER = 0.25  # and a number's later look is as good as the lowest within so many: later is not always better
@@ -100,7 +101,8 @@ class Observer:
                 say(t, said)
         else:
             self.tell("step")
-        for change in (t.grower, rise, restart if evaluated and may_restart(t) else None):
+        by_looks = [restart] * may_restart(t) + [decay_more] if evaluated else []
+        for change in (t.grower, rise, *by_looks):
             if change is not None and (note := change(t)):  # what it decides is saved with the step it belongs to
                 t.live.note(note)
                 log(t, noted(t, note))
@@ -258,8 +260,7 @@ def restore_best(t: Training) -> str:
         tensors, meta, _ = checkpoint.load(t.folder.checkpoints)
     except HandfulError:  # none could be written
         return ""
-    kind = "model." if state.average is None else "average."
-    load_weights(t.objective.model, {k.removeprefix(kind): v for k, v in tensors.items() if k.startswith(kind)})
+    load_weights(t.objective.model, under("model." if state.average is None else "average.", tensors))
     return f"; the weights of step {meta['step']:,} are kept, from which it can be gone on with"
 
 

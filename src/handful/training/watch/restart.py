@@ -25,6 +25,7 @@ LESS = 4.0
 NOISY = 2.0  # or this, and the weights an average over MEMORY epochs by an open weight decay, where noise is what was
 MEMORY, REST = 2.0, 0.1  # learned: the lowest loss is this share of the first or more, and more than FEW_TELL rows' own
 FEW_TELL = 10
+SHORTER = 1.0  # epochs: where the run does not begin again, in which the noise is to be washed out of the weights
 FAR = 2.0  # times the lowest loss: not where the first beginning never was below it on a way as long as is left
 RISEN, LEARNED = "the held-out loss rose from the first looks on", "the rows were learned by heart early"
 
@@ -45,11 +46,12 @@ def restart(t: Training) -> str | None:
     lower = rate / (LOWER if why == RISEN else NOISY if by_noise else LESS)
     set_base(s.optimizer, lower)
     s.restarted, s.noise = s.position, []
-    shorter = forget(t, lower) if by_noise else ""
-    return (
+    said = (
         f"{why} ({s.best.row['valid_loss']:.4g} at step {s.best.row['step']:,}): restarted from "
-        f"{'the first weights' if s.first else 'there'} at a rate of {lower:.3g} instead of {rate:.3g}{shorter}"
+        f"{'the first weights' if s.first else 'there'} at a rate of {lower:.3g} instead of {rate:.3g}"
     )
+    shorter = forget(t, MEMORY) if by_noise else ""
+    return f"{said} and {shorter}" if shorter else said
 
 
 def noisy(t: Training) -> bool:
@@ -60,14 +62,55 @@ def noisy(t: Training) -> bool:
     return is_usual(t.plan.choices["lr"]) and not few and bool(min(looks) > REST * looks[0])
 
 
-def forget(t: Training, rate: float) -> str:
-    """Raise an open weight decay so that the weights are an average over MEMORY epochs. Returns so in words, or ""."""
-    groups, l2 = t.state.optimizer.param_groups, t.state.batch / (MEMORY * rate * t.examples)
-    before = max(float(group.get("weight_decay", 0.0)) for group in groups)
-    if t.plan.choices["l2"].status != "default" or not 0 < before < l2 or not decoupled(t.state.optimizer, groups[0]):
+def remembered(t: Training) -> float:
+    """Epochs that a weight is an average over by the weight decay, 1 / (rate * decay) steps; infinite without one."""
+    rate, groups = float(t.state.optimizer.param_groups[0]["initial_lr"]), t.state.optimizer.param_groups
+    l2 = max(float(group.get("weight_decay", 0.0)) for group in groups)
+    return t.state.batch / (rate * l2 * t.examples) if rate * l2 > 0 else math.inf
+
+
+def forget(t: Training, epochs: float) -> str:
+    """Raise an open weight decay so that the weights are an average over so many epochs. Returns so in words, or ""."""
+    now, groups = remembered(t), t.state.optimizer.param_groups
+    is_open = t.plan.choices["l2"].status == "default" and decoupled(t.state.optimizer, groups[0])
+    if not is_open or not epochs < now < math.inf:
         return ""
-    set_decay(t.state.optimizer, l2)
-    return f" and a weight decay of {l2:.3g} instead of {before:.3g}"
+    before = max(float(group.get("weight_decay", 0.0)) for group in groups)
+    set_decay(t.state.optimizer, before * now / epochs)
+    return f"a weight decay of {before * now / epochs:.3g} instead of {before:.3g}"
+
+
+def decay_more(t: Training) -> str | None:
+    """Where a run learns noise by heart, and does not begin again, raise an open weight decay so that the weights are
+    an average over SHORTER: what they hold of single rows is washed out of them. Returns so in words, or None."""
+    best = t.state.best
+    if best is None or not by_heart(t, best.row["valid_loss"], looks_after(t, best.row)) or not noisy(t):
+        return None
+    shorter = forget(t, SHORTER) if remembered(t) > MEMORY + SHORTER else ""
+    said = f"rows are learned by heart ({best.row['valid_loss']:.4g} at step {best.row['step']:,}): {shorter}"
+    return said if shorter else None
+
+
+def looks_after(t: Training, row: Row) -> list[Row]:
+    """The evaluations after that of a row, and after the run began again."""
+    after = max(row["position"], t.state.restarted)
+    return [r for r in t.state.history if "valid_loss" in r and r["position"] > after]
+
+
+def by_heart(t: Training, lowest: float, after: list[Row]) -> bool:
+    """Whether the latest BY_HEART looks are worse than the lowest, and their training loss is lower than that."""
+    last = after[-BY_HEART:]
+    lower = sum(row.get("train_loss", math.inf) - lowest for row in last) < 0
+    return lower and len(last) == BY_HEART and worse(t, lowest, last)
+
+
+def worse(t: Training, lowest: float, looks: list[Row]) -> bool:
+    """Whether all these looks are clearly worse than the lowest held-out loss."""
+    return all(
+        not row["valid_loss"] <= lowest + NEAR * abs(lowest)
+        and not (few_held(t) and row.get("behind", math.inf) <= TELLS)
+        for row in looks
+    )
 
 
 def rises(t: Training, best: Row) -> str:
@@ -81,18 +124,11 @@ def rises(t: Training, best: Row) -> str:
     since, lowest = s.position - s.restarted, from_row["valid_loss"]
     if since < SETTLED * s.batch or not math.isfinite(lowest):
         return ""
-    after = [row for row in looks if row["position"] > max(from_row["position"], s.restarted)]
-    needed, why = RISES, RISEN
+    after = looks_after(t, from_row)
     if since > max(t.examples, 2 * SETTLED * s.batch) + s.batch:
-        after, needed, why = after[-BY_HEART:], BY_HEART, LEARNED
-        if s.first is None or s.restarted or sum(row.get("train_loss", math.inf) - lowest for row in after) >= 0:
-            return ""
-    worse = all(
-        not row["valid_loss"] <= lowest + NEAR * abs(lowest)
-        and not (few_held(t) and row.get("behind", math.inf) <= TELLS)
-        for row in after
-    )
-    return "" if not worse or len(after) < needed or (why == LEARNED and too_far(t, looks, lowest)) else why
+        may = s.first is not None and not s.restarted
+        return LEARNED if may and by_heart(t, lowest, after) and not too_far(t, looks, lowest) else ""
+    return RISEN if len(after) >= RISES and worse(t, lowest, after) else ""
 
 
 def too_far(t: Training, looks: list[Row], lowest: float) -> bool:

@@ -13,7 +13,7 @@ from handful.optim.build import load_state, state_tensors
 from handful.optim.parts import averages_itself, switch
 from handful.training.state import Best, Kept, State
 from handful.training.watch.history import Window
-from handful.training.watch.weights import Weights, changed, copy_weights, laid_out, load_weights, put_beside
+from handful.training.watch.weights import Weights, changed, copy_weights, laid_out, load_weights, put_beside, under
 
 PLAIN = (  # of the state: numbers, and lists and dicts of them
     "position", "step", "seconds", "micro_batch", "batch", "noise", "probing_cost", "back", "went_back", "skipped",
@@ -75,22 +75,19 @@ def restore(state: State, tensors: dict[str, Tensor], meta: Row) -> None:
             f"another version of handful wrote this checkpoint: {unlike[0]!r} is not in both; go on with that one"
         )
 
-    def group(prefix: str) -> Weights:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-    weights = group("model.")
+    weights = under("model.", tensors)
     for name, value in copy_weights(state.model, clone=False).items():
         if name in weights and weights[name].dtype != value.dtype:
             was, now = (str(v.dtype).removeprefix("torch.") for v in (weights[name], value))
             raise HandfulError(f"{name} is {was} in this run and {now} in the model given to go on with; give it {was}")
     load_weights(state.model, weights)
     put_beside(state.model, meta["beside"], tensors, state.loss)
-    load_state(state.optimizer, group("optimizer."), meta["optimizer"])
+    load_state(state.optimizer, under("optimizer.", tensors), meta["optimizer"])
     own = copy_weights(state.model, clone=False)
-    state.average = laid_out(own, group("average.")) or None
-    state.first = laid_out(own, group("first.")) or None
-    state.course = group("course.")
-    state.best = Best(meta["best"], laid_out(own, group("best."))) if meta["best"] else None
+    state.average = laid_out(own, under("average.", tensors)) or None
+    state.first = laid_out(own, under("first.", tensors)) or None
+    state.course = under("course.", tensors)
+    state.best = Best(meta["best"], laid_out(own, under("best.", tensors))) if meta["best"] else None
     for name in PLAIN:
         setattr(state, name, copy.copy(meta[name]))
     loss, weight, metrics = meta["window"]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from handful.base.errors import HandfulError, some
+from handful.base.errors import HandfulError, brief, some
 from handful.base.machine import in_bytes
 from handful.base.shards import as_shared, is_shard
 from handful.optim.state import GENERATORS, draw_from, pack, unpack
@@ -26,6 +26,11 @@ def copy_weights(model: nn.Module, *, clone: bool = True) -> Weights:
     return {
         k: v.detach().clone() if clone else v.detach() for k, v in model.state_dict().items() if isinstance(v, Tensor)
     }
+
+
+def under(prefix: str, tensors: Weights) -> Weights:
+    """Those of the tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
 
 
 def laid_out(own: Weights, weights: Weights) -> Weights:
@@ -83,8 +88,9 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
     try:
         model.load_state_dict(extra | (weights if lazy else laid_out(own, weights)), strict=True)
     except RuntimeError as error:
-        detail = " ".join(str(error).split())[:300]
-        raise HandfulError(f"the saved weights do not fit this model ({type(model).__name__}): {detail}") from None
+        raise HandfulError(
+            f"the saved weights do not fit this model ({type(model).__name__}): {brief(error)}"
+        ) from None
 
 
 def _places(model: nn.Module, at: str = "", known: set[int] | None = None) -> dict[str, tuple[dict[str, Any], str]]:

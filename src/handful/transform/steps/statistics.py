@@ -1,6 +1,7 @@
 """What steps are fitted with: running sums per feature, and a bounded keyed sample of rows; and how they scale."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -79,14 +80,17 @@ class Moments:
         return torch.where(constant, 0.0, variance).sqrt()
 
 
+@dataclass(eq=False)
 class Sample(Generic[S]):
     """A uniform sample of at most `size` rows, keyed: the rows whose hashed number is smallest (bottom-k).
 
     Exact (all rows) while no more than `size` were seen.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size, self.seen, self.rows, self.hashes = size, 0, list[NDArray[S]](), list[NDArray[np.uint64]]()
+    size: int
+    seen: int = 0
+    rows: list[NDArray[S]] = field(default_factory=list)
+    hashes: list[NDArray[np.uint64]] = field(default_factory=list)
 
     def update(self, rows: NDArray[S]) -> None:
         """Offer rows [m, ...]."""
