@@ -198,7 +198,7 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("sparse tensor of 3 dimensions", (torch.zeros(3, 2, 2).to_sparse(), B), {}, "to_dense()"),
     ("0-d tensor", torch.tensor(3.0), {}, "0 dimensions"),
     ("0-d array", (np.float64(2), B), {}, "0 dimensions"),
-    ("structured array in a column", (np.zeros(3, dtype=[("a", int)]), B), {}, "structured"),
+    ("array of bytes of no type", (np.zeros(3, dtype="V4"), B), {}, "no type: pass a dict"),
     ("masked array of text", np.ma.masked_array(["a", "b"], [True, False]), {}, "masked"),
     ("NaN in y", (A, np.array([0.0, np.nan, np.nan])), {}, "row 1 (and in 1 more rows)"),
     ("inf in y", (A, torch.tensor([0.0, 1.0, float("inf")])), {}, "not a finite number in row 2"),

@@ -53,8 +53,8 @@ def plainer(where: object, o: Options) -> tuple[object, list[str]]:
     match where:
         case IOBase():
             raise HandfulError(f"handful cannot open a {kind.__name__}: pass the path of a file, or a DataFrame of it")
-        case np.ndarray() if where.dtype.names and where.ndim == 1:
-            return {name: where[name] for name in where.dtype.names}, []
+        case _ if fields_of(where) and len(where.shape) == 1:  # type: ignore[attr-defined]
+            return dict(flat_columns("", where)), []
         case [first, *_] if (as_dict := _fields_of(first)) and all(type(row) is type(first) for row in where):
             return [as_dict(row) for row in where], []
         case _ if hasattr(where, "fetchall") and callable(where.fetchall) and getattr(where, "description", None):
@@ -69,6 +69,35 @@ def plainer(where: object, o: Options) -> tuple[object, list[str]]:
         case Iterable() if not hasattr(where, "__len__") and not hasattr(where, "__getitem__"):  # as torchdata's nodes
             return _read(iter(where), kind.__name__, o)
     return where, []
+
+
+def fields_of(value: object) -> tuple[str, ...] | None:
+    """The names of the fields of a structured array, NumPy's or one of a file."""
+    names = getattr(getattr(value, "dtype", None), "names", None)
+    return names if names and value.shape else None  # type: ignore[attr-defined]
+
+
+def flat_columns(key: str, value: object) -> Iterator[tuple[str, object]]:
+    """A column by its name, or, where each row has fields (structured arrays, lists of dicts), these: `key.field`."""
+    found: dict[str, Any] = {}
+    match value:
+        case _ if names := fields_of(value):
+            rows = np.asarray(value[:])  # type: ignore[index]
+            found = {name: rows[name] for name in names}
+        case list() if isinstance(next((row for row in value if row is not None), None), Mapping):
+            found = _of_rows([{} if row is None else row for row in value])
+    if not found or "bytes" in found:  # a picture or sound, as data set hubs write them
+        yield key, value
+        return
+    for name, values in found.items():
+        yield from flat_columns(f"{key}.{name}" if key else str(name), values)
+
+
+def classes_of(value: object) -> dict[str, tuple[str, ...]]:
+    """The names of the classes that whole numbers stand for, by the features of a Hugging Face data set."""
+    features = getattr(value, "features", None)
+    found = {key: getattr(one, "names", None) for key, one in features.items()} if isinstance(features, Mapping) else {}
+    return {str(key): tuple(map(str, names)) for key, names in found.items() if names}
 
 
 def named(parts: Sequence[object]) -> dict[str, object]:
@@ -252,19 +281,22 @@ def _encoded(picture: Any) -> object:
     return stream.getvalue()
 
 
-def unmasked(value: Array) -> Array:
+def unmasked(key: str, value: Array) -> Array:
     """A masked array of numbers with NaN where it is masked; HandfulError for what has no such value."""
     masked = np.ma.asarray(value)
     if not np.ma.is_masked(masked):
         return np.asarray(masked.data)
     if masked.dtype.kind not in "iufb":
-        raise HandfulError(f"a masked array of {masked.dtype} lacks values: fill it first, with .filled(...)")
+        found = f"'{key}' is a masked array of {masked.dtype} that lacks values"
+        raise HandfulError(f"{found}: fill it first, with .filled(...)")
     return np.where(np.ma.getmaskarray(masked), np.nan, masked.data)
 
 
 def plain_frame(frame: "pandas.DataFrame") -> "pandas.DataFrame":
     """A frame of columns as `plain_series` gives them."""
-    changed = {name: new for name, column in frame.items() if (new := plain_series(column)) is not column}
+    odd = [k for k, kind in enumerate(frame.dtypes) if _is_sparse(kind) or _of_objects(kind)]  # items() takes long
+    columns = [(frame.columns[k], frame.iloc[:, k]) for k in odd]
+    changed = {name: new for name, column in columns if (new := plain_series(column)) is not column}
     if changed:
         frame = frame.copy(deep=False)
         for name, values in changed.items():
@@ -272,12 +304,22 @@ def plain_frame(frame: "pandas.DataFrame") -> "pandas.DataFrame":
     return frame
 
 
+def _is_sparse(kind: object) -> bool:
+    return hasattr(kind, "fill_value") and hasattr(kind, "subtype")
+
+
+def _of_objects(kind: object) -> bool:
+    return "object" in (str(kind), str(getattr(getattr(kind, "categories", None), "dtype", "")))
+
+
 def plain_series(column: Any) -> Any:
     """A column of pandas, written out where it is sparse, its objects, or names of categories of several types, such
     as `listed` knows; a list where these are others."""
-    if hasattr(column, "sparse") and hasattr(column.dtype, "fill_value"):
+    if _is_sparse(column.dtype):
         return column.sparse.to_dense()
-    if "object" not in (str(column.dtype), str(getattr(getattr(column.dtype, "categories", None), "dtype", ""))):
+    if _of_objects(column.dtype):  # periods among them, which Arrow knows as such alone
+        column = column.infer_objects()
+    if not _of_objects(column.dtype):
         return column
     new = _plain(values := column.tolist())
     return column if new is values else new

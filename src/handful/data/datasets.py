@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeGuard, cast
 
@@ -18,9 +19,9 @@ from handful.base.errors import MISTAKES, HandfulError
 from handful.base.errors import some as some_of
 from handful.base.keys import drawn
 from handful.base.machine import in_bytes
-from handful.data.arrays import Arrays
+from handful.data.arrays import Stored
 from handful.data.base import Column, Ragged, Rows, Source, Value
-from handful.data.containers import as_dict, named
+from handful.data.containers import as_dict, classes_of, named
 from handful.data.gather import offsets_of
 from handful.data.options import Options
 from handful.data.pairs import open_columns
@@ -49,22 +50,17 @@ class HubTable:
     """A Hugging Face data set through its Arrow format: the columns that its own format shows.
 
     classes: names of whole-number columns' classes, by its features; schema: what these say of pictures (their mode)
-    and of sounds (their rate). Raises HandfulError for one that streams.
+    and of sounds (their rate).
     """
 
     def __init__(self, dataset: HuggingFace, name: str) -> None:
-        if not hasattr(dataset, "__len__"):
-            raise HandfulError(f"{name} is a streaming data set: load it without streaming=True")
         self.rows, self.notes = len(dataset), list[str]()
         self._arrow, shape = dataset.with_format("arrow"), getattr(dataset, "format", {})
-        self._columns = list(dataset.features)
-        if shape.get("columns") and not shape["output_all_columns"]:
-            self._columns = [key for key in dataset.features if key in shape["columns"]]
-            hidden = [key for key in dataset.features if key not in shape["columns"]]
-            if hidden:
-                self.notes.append(f"left out, as the data set's own format does not show them: {', '.join(hidden)}.")
-        found = {key: getattr(feature, "names", None) for key, feature in dataset.features.items()}
-        self.classes = {key: tuple(names) for key, names in found.items() if names}
+        known, shown = list(dataset.features), shape.get("columns")
+        self._columns = [key for key in known if key in shown] if shown and not shape["output_all_columns"] else known
+        if hidden := [key for key in known if key not in self._columns]:
+            self.notes.append(f"left out, as the data set's own format does not show them: {', '.join(hidden)}.")
+        self.classes = classes_of(dataset)
         self.schema: dict[str, Column] = {}
         for key, feature in dataset.features.items():
             mode, rate = getattr(feature, "mode", None), getattr(feature, "sampling_rate", None)
@@ -104,21 +100,20 @@ def is_transformed(value: HuggingFace) -> bool:
 
 
 def open_hugging_face(value: HuggingFace, o: Options) -> Source:
-    """Through its Arrow format, once, into plain columns; class names from its features. With a transform of the
-    caller's, through that, at every read."""
+    """Through its Arrow format, once, with class names from its features; a transform of the caller's at every read."""
     if is_transformed(value):
         return DatasetRows(cast("Dataset[object]", value), o)
     hub = HubTable(value, o.name)
     o = replace(o, schema={**hub.schema, **o.schema})
-    return _with_names(open_table(hub.read(slice(None), whole=True), o, notes=hub.notes), hub.classes)
+    return with_names(open_table(hub.read(slice(None), whole=True), o, notes=hub.notes), hub.classes)
 
 
-def _with_names(source: Arrays, classes: Mapping[str, tuple[str, ...]]) -> Arrays:
-    """The source, of which whole numbers in some columns have names."""
-    for key, names in classes.items():
-        if key in source.stored:
-            source.stored[key] = named_classes(source.stored[key], names)
-            source.columns[key] = source.stored[key].column
+def with_names(source: Source, classes: Mapping[str, tuple[str, ...]]) -> Source:
+    """The source, of which whole numbers in some columns of its arrays have names."""
+    stored: dict[str, Stored] = getattr(source, "stored", {})
+    for key in classes.keys() & stored.keys():
+        stored[key] = named_classes(stored[key], classes[key])
+        source.columns[key] = stored[key].column
     return source
 
 
@@ -305,16 +300,17 @@ class DatasetRows(Source):
                 f"{self.name}: '{key}' is a tuple of whole and other numbers, which would become one Tensor: give each "
                 "a name, as in (x, {'kind': 1, 'size': 2.5}) with target='kind,size'"
             )
-        array = self._array(key, values[0], 0)
-        dtype, whole = str(array.dtype).removeprefix("torch."), not array.dtype.is_floating_point
-        classes = getattr(self._dataset, "classes", None)
+        arrays = [self._array(key, v, 0) for v in values]
+        array, joint = arrays[0], reduce(torch.promote_types, {a.dtype for a in arrays})
+        dtype, whole = str(joint).removeprefix("torch."), not joint.is_floating_point
+        classes = classes_of(self._dataset).get(key) or (key == self.target and getattr(self._dataset, "classes", None))
         if not array.ndim:
-            if key == self.target and classes and whole:
+            if classes and whole:
                 return Column("category", "int64", (), tuple(str(c) for c in classes), type="int64")
             return Column("number", dtype)
         if self._rate and array.ndim == 1 and not whole and key != self.target:
             return Column("audio", "float32", (None,), rate=self._rate)
-        if len({self._array(key, v, 0).shape[:1] for v in values}) > 1:
+        if len({a.shape[:1] for a in arrays}) > 1:
             return Column("tokens" if whole and array.ndim == 1 else "tensor", dtype, (None, *array.shape[1:]))
         image = dtype == "uint8" and array.ndim == 3 and array.shape[0] in (1, 3)
         return Column("image" if image else "tensor", dtype, tuple(array.shape))
@@ -328,8 +324,8 @@ class DatasetRows(Source):
                 return torch.tensor(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0))
             return torch.tensor(pixels)
         except (TypeError, ValueError) as error:
-            kind = type(value).__name__
-            raise NotNumbers(f"{self.name}: '{key}' of row {row} is a {kind}, which cannot become a Tensor") from error
+            what = f"'{key}' of row {row} is a {type(value).__name__}"
+            raise NotNumbers(f"{self.name}: {what}, which cannot become a Tensor") from error
 
     def read(self, rows: Rows) -> dict[str, Value]:
         if self.collate is not None:
@@ -347,18 +343,21 @@ class DatasetRows(Source):
         if column.kind == "text":
             return [str(v) for v in values]
         arrays = [self._array(key, v, int(row)) for v, row in zip(values, rows)]
-        dtype = getattr(torch, column.dtype)
-        inner = column.shape[column.varies :]
-        for array, row in zip(arrays, rows):
+        dtype, inner = getattr(torch, column.dtype), column.shape[column.varies :]
+        for k, (array, row) in enumerate(zip(arrays, rows)):
+            arrays[k] = array.to(dtype)
             if array.ndim != len(column.shape) or tuple(array.shape[column.varies :]) != inner:
                 due = f"({', '.join('any' if s is None else str(s) for s in column.shape)})"
                 both = f"shape {tuple(array.shape)} where {due} was expected"
                 raise HandfulError(f"{self.name}: '{key}' of row {row} has {both}: give all rows one shape")
+            if not (dtype.is_floating_point or torch.equal(arrays[k].to(array.dtype), array)):
+                both = f"{str(array.dtype).removeprefix('torch.')} numbers that {column.dtype} does not hold"
+                raise HandfulError(f"{self.name}: '{key}' of row {row} has {both}: give all rows one type")
         empty = torch.empty((0, *(s or 0 for s in inner)), dtype=dtype)
         if column.varies:
             offsets = offsets_of([len(a) for a in arrays])
-            return Ragged(torch.cat(arrays or [empty]).to(dtype), torch.from_numpy(offsets))
-        return torch.stack(arrays).to(dtype) if arrays else empty
+            return Ragged(torch.cat(arrays or [empty]), torch.from_numpy(offsets))
+        return torch.stack(arrays) if arrays else empty
 
 
 class RowsOf(Dataset[object]):
@@ -380,7 +379,7 @@ class RowsOf(Dataset[object]):
 NAMES = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 
 
-def open_embedded(name: str, o: Options) -> Arrays:
+def open_embedded(name: str, o: Options) -> Source:
     """digits: `image` uint8 [1, 8, 8] with values 0..16; the others: named numeric columns; target `target`.
 
     >>> from handful.data.open import open
@@ -394,5 +393,4 @@ def open_embedded(name: str, o: Options) -> Arrays:
     columns = images or dict(zip(map(str, data.feature_names), data.data.T))
     notes = [f"'{name}' is the data set that scikit-learn ships, {len(data.target):,} rows."]
     classes = tuple(map(str, data.get("target_names", ())))
-    source = open_columns({**columns, "target": data.target}, o, notes)
-    return _with_names(source, {"target": classes} if classes else {})
+    return with_names(open_columns({**columns, "target": data.target}, o, notes), {"target": classes})

@@ -21,7 +21,7 @@ from torch.utils.data import (
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.data.base import Column, Source, View
-from handful.data.containers import plainer
+from handful.data.containers import classes_of, plainer
 from handful.data.datasets import (
     NAMES,
     DatasetRows,
@@ -32,10 +32,11 @@ from handful.data.datasets import (
     open_torch,
     rows_in,
     taken_apart,
+    with_names,
 )
 from handful.data.media.folder import open_folder, open_zip, to_store
 from handful.data.options import Collate, Names, Options, Size, checked
-from handful.data.pairs import is_table, open_columns, open_pair, open_rows
+from handful.data.pairs import alone, is_table, of_index, open_columns, open_pair, open_rows
 from handful.data.store.paths import local_files
 from handful.data.store.read import is_store, open_store
 from handful.data.store.remote import open_remote_store
@@ -136,7 +137,7 @@ def _open_as(where: object, target: str | Sequence[str] | None, o: Options) -> S
         if o.where is not None:
             return _open_path(o.where, o)
         rows, said = taken_apart(*plainer(where, o), o.name)
-        source = _open_object(rows, o)
+        source = with_names(_open_object(rows, o), classes_of(where))
     except UnicodeDecodeError as error:
         raise HandfulError(f"{o.name} holds text that is not UTF-8 ({error}): write it again as UTF-8") from error
     source.notes = [*said, *source.notes]
@@ -169,7 +170,7 @@ def _open_object(where: object, o: Options) -> Source:
         case tuple():
             raise HandfulError(f"a tuple must be (X, y), not {len(where)} values: pass a dict name -> array for more")
         case _ if is_sparse(where):  # one form is a dict
-            return open_columns({"x": where}, o)
+            return open_columns({alone(o): where}, o)
         case Mapping():
             if splits := [str(key) for key, value in where.items() if is_hugging_face(value)]:
                 held = f"{o.name} holds the splits {', '.join(splits)}"
@@ -180,7 +181,7 @@ def _open_object(where: object, o: Options) -> Source:
         case Dataset():
             return open_torch(where, o)
         case _ if is_table(where):
-            return open_table(to_table(where, o.name), o)
+            return open_table(to_table(where, o.name), o, notes=of_index(where, o))
         case DataLoader():
             return _open_loader(where, o)
         case [*rows] if rows and len(named := [row for row in rows if isinstance(row, Mapping)]) == len(rows):
@@ -188,9 +189,11 @@ def _open_object(where: object, o: Options) -> Source:
         case list() if _is_pairs(where):
             return open_pair([x for x, _ in where], [y for _, y in where], o)
         case list() | range():
-            return open_columns({"x": where}, o)
+            return open_columns({alone(o): where}, o)
         case _ if hasattr(where, "__array__") or hasattr(where, "__arrow_c_array__"):
-            return open_columns({"x": where}, o)
+            return open_columns({alone(o): where}, o)
+        case _ if hasattr(where, "keys") and hasattr(where, "__getitem__"):  # as a group of zarr: what dict() takes
+            return open_columns(dict(where), o)
         case _ if hasattr(where, "__getitem__") and hasattr(where, "__len__"):
             return open_torch(cast("Dataset[object]", where), o)  # a data set by behaviour, as torch's DataLoader does
     raise HandfulError(
@@ -326,6 +329,8 @@ def _open_several(where: object, target: str | Sequence[str] | None, o: Options)
     """`where` with several columns as target; one column whose own name has a comma is that column. HandfulError for
     a column that is not there."""
     names, schema = names_of(target), o.schema
+    if o.where and is_store(Path(o.where)) and ",".join(names) in (store := open_store(Path(o.where))).columns:
+        return _of_store(store, replace(o, target=",".join(names)))
     if isinstance(target, str):  # one column, as a run was trained on it, or as it is called there
         alone = target in schema and not schema[target].parts
         if alone or (not schema and target in _open_as(where, None, o).columns):

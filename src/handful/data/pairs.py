@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays, Stored
-from handful.data.containers import is_xarray, listed, of_xarray
+from handful.data.containers import flat_columns, is_xarray, listed, of_xarray
 from handful.data.options import Options
 from handful.data.tables.arrays import LeftOut, from_values, is_sparse
 from handful.data.tables.arrow import (
@@ -28,7 +28,10 @@ from handful.data.tables.values import apply
 def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | None = None) -> Arrays:
     """A mapping name -> array, Tensor, list or Series, all of one length."""
     notes = list(notes or ())
-    names = [str(key) for key in values]
+    if own := [key for key in _OF_FILES if key in values]:
+        notes.append(f"{', '.join(own)} say how the file was written, not what it holds: left out.")
+    values = dict(pair for key in values if key not in own for pair in flat_columns(str(key), values[key]))
+    names = list(values)
     if not names:
         raise HandfulError(f"{o.name} is an empty dict: give at least one column")
     o = with_target(o, names, notes)
@@ -36,10 +39,10 @@ def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | No
     stored: dict[str, Stored] = {}
     for key, value in values.items():
         try:
-            if str(key) in keep:
-                stored[str(key)] = from_values(str(key), value, o, notes)
+            if key in keep:
+                stored[key] = from_values(key, value, o, notes)
         except LeftOut:
-            if o.columns is not None or str(key) == o.target:
+            if o.columns is not None or key == o.target:
                 raise
     strings = {key: pa.chunked_array([values[key]], TEXT) for key in keep if _of_strings(values.get(key))}
     alone = texts_alone(strings, stored, o, notes)
@@ -48,6 +51,7 @@ def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | No
     return Arrays(stored, o.target, name=o.name, where=o.where, notes=notes)
 
 
+_OF_FILES = ("__header__", "__version__", "__globals__")  # what scipy.io.loadmat adds to the arrays of a file
 _OF_SHARDS = ("__url__", "__local_path__", "__index__", "__shard__")  # what webdataset adds to each sample
 
 
@@ -78,15 +82,22 @@ def open_pair(x: object, y: object, o: Options) -> Arrays:
     name, y = _named(y, o)
     x, said = of_xarray(x) if is_xarray(x) and isinstance(x, Mapping) else (x, [])
     table = to_table(x, o.name) if is_table(x) else None
-    values: Mapping[str, object] = x if isinstance(x, Mapping) and not is_sparse(x) else {"x": x}
+    values = x if isinstance(x, Mapping) and not is_sparse(x) else dict(flat_columns("", x))
+    values = {alone(o): x} if "" in values else values
     if name in map(str, values if table is None else table.column_names):
         raise HandfulError(f"{o.name}: '{name}' is both a column of X and the name of y: rename one")
     if o.target not in (None, name):
         raise HandfulError(f"{o.name}: the target of a pair (X, y) is '{name}', not '{o.target}'; leave target out")
-    o, notes = replace(o, target=name), said + _different_index(x, y)
+    o, notes = replace(o, target=name), said + of_index(x, o) + _different_index(x, y)
     if table is None:
         return open_columns({**values, name: y}, o, notes)
     return open_table(table, o, {name: from_values(name, y, o, notes)}, notes)
+
+
+def alone(o: Options) -> str:
+    """The name of an input that has none: that of the only one of training, else x."""
+    known = [name for name in o.schema if name != o.target]
+    return known[0] if len(known) == 1 else "x"
 
 
 def is_table(value: object) -> bool:
@@ -104,7 +115,15 @@ def _named(y: object, o: Options) -> tuple[str, object]:
             raise HandfulError(f"{o.name}: y has {table.num_columns} columns, not one: pass a Series or an array")
         return str(table.column_names[0]), table.column(0)
     name = getattr(y, "name", None) if is_frame(y) else None
-    return str(name) if isinstance(name, str | int) and str(name) else "y", y
+    unnamed = o.target if o.target and o.target in o.schema else "y"
+    return str(name) if isinstance(name, str | int) and str(name) else unnamed, y
+
+
+def of_index(frame: object, o: Options) -> list[str]:
+    """A note on the named index of a frame of pandas, whose values are no column, at training."""
+    names = [str(name) for name in getattr(getattr(frame, "index", None), "names", ()) if name is not None]
+    said = f"the index of the frame is no column ({', '.join(names)}): reset_index() makes it one."
+    return [said] * bool(names and not o.schema)
 
 
 def _different_index(x: object, y: object) -> list[str]:

@@ -15,6 +15,7 @@ from handful.data.media.items import IMAGES, SOUNDS, FileItems
 from handful.data.open import open as open_source
 from handful.data.options import Collate, Options
 from handful.data.store.read import is_store
+from handful.data.tables.arrays import is_sparse
 from handful.data.tables.cells.strings import UNSPACED
 from handful.data.tables.files import ending
 from handful.data.tables.readers import READERS
@@ -38,7 +39,8 @@ def open_raw(
         return data
     if collate is not None:
         return open_source(data, name=name, columns=schema, collate=collate)
-    if isinstance(data, Mapping) and data and not all(map(_is_several, data.values())):
+    data = [data] if hasattr(data, "getbands") else data  # one picture of Pillow's
+    if isinstance(data, Mapping) and not is_sparse(data) and not all(map(_is_several, data.values())):
         data = [data]
     (key, column), *others = schema.items()
     if not others and column.kind == "text" and (texts := _texts(data)):
@@ -50,7 +52,8 @@ def open_raw(
 
 def _is_several(value: object) -> bool:
     """Whether it is the values of several rows, rather than that of one."""
-    return not isinstance(value, str | bytes | Mapping | np.generic) and hasattr(value, "__len__")
+    sized = hasattr(value, "__len__") or bool(getattr(value, "shape", ()))  # arrays of zarr have no length
+    return sized and not isinstance(value, str | bytes | Mapping | np.generic)
 
 
 def _texts(data: object) -> list[str] | None:

@@ -163,11 +163,11 @@ def doubtful(source: Source, names: Sequence[str]) -> list[str]:
         return []
     look = source.take(spread_rows(len(source), _SOME), [*single, goal])
     numbers = [name for name in (*single, goal) if source.columns[name].kind == "number"]
-    plain = {name: look.tensor(name).numpy().astype(np.float64) for name in numbers}
+    plain = {name: look.tensor(name).double().numpy() for name in numbers}
     found = [_stands_for_missing(name, x) for name, x in plain.items() if source.columns[name].dates is None]
-    y = look.tensor(goal).numpy().astype(np.float64)
+    y = look.tensor(goal).double().numpy()
     classes = source.columns[goal].classes is not None or len(np.unique(y)) <= 20
-    telling = [name for name in single if tells(look.tensor(name).numpy().astype(np.float64), y, classes)]
+    telling = [name for name in single if tells(look.tensor(name).double().numpy(), y, classes)]
     if 0 < len(telling) < len(names):
         out = ", ".join(f"-{name}" for name in telling)
         found.append(f"'{goal}' is told by {some([repr(name) for name in telling])} alone: if that is not known where "
@@ -184,6 +184,8 @@ def _stands_for_missing(name: str, x: Floats) -> str:
         if count < 2 or len(others) < _FEW // 2:
             continue
         low, high = others.min(), others.max()
+        if TIME_NAME.search(name) and 2 * low > value > 0:  # the year 99 after 92 and 95
+            continue
         if max(low - value, value - high) > (high - low) / 2 or value < 0 <= low:
             return (f"'{name}' is {value:.0f} in {count:,} of {len(x):,} rows, far from all others ({low:.6g} to "
                     f"{high:.6g}): if it stands for a missing value, leave it empty.")  # fmt: skip

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from handful.base.errors import HandfulError
 from handful.base.machine import memory_budget
-from handful.data.containers import plainer
-from handful.data.datasets import HubTable, is_hugging_face, is_transformed, taken_apart
+from handful.data.containers import classes_of, plainer
+from handful.data.datasets import HubTable, is_hugging_face, is_transformed, taken_apart, with_names
 from handful.data.open import open_as
 from handful.data.options import Options
 from handful.data.store.chunks import SourceFeed
@@ -31,7 +31,7 @@ def open_feed(where: object, o: Options, images: str, provenance: dict[str, obje
     streamed = not skips and (listed or not names_of(o.target))
     if skips and listed:
         raise HandfulError("bad_rows is not for lists of files: name them by a pattern, as in 'data/*.parquet'")
-    if streamed and is_hugging_face(where) and not is_transformed(where):
+    if streamed and is_hugging_face(where) and hasattr(where, "__len__") and not is_transformed(where):
         hub = HubTable(where, o.name)
         return TableFeed(of_hub(hub, o.name), replace(o, schema={**hub.schema, **o.schema}), provenance, images)
     files = _named_files(where)
@@ -46,7 +46,7 @@ def open_feed(where: object, o: Options, images: str, provenance: dict[str, obje
             return TableFeed(of_files(files), o, provenance, images)
     # an iterator is read to its end, pictures in it stay encoded
     rows, said = taken_apart(*plainer(where, replace(o, budget=memory_budget())), o.name)
-    source = open_as(rows, o.target, o)
+    source = with_names(open_as(rows, o.target, o), classes_of(where))
     source.notes = [*said, *source.notes]
     return SourceFeed(source, provenance, images)
 

@@ -78,6 +78,8 @@ def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Store
         case _ if hasattr(value, "__array__"):
             masks = getattr(value, "set_auto_mask", None)  # netCDF4's variables, whose __array__ lets the mask go
             return _from_array(key, value[...] if masks else np.asarray(value), o, notes)  # type: ignore[index]
+        case _ if hasattr(value, "shape") and hasattr(value, "__getitem__"):  # arrays of files, as PyTables has them
+            return _from_values(key, value[:], o, notes)
     raise HandfulError(f"{o.name}: '{key}' is a {type(value).__name__}: pass an array, a Tensor, a list or a DataFrame")
 
 
@@ -185,12 +187,12 @@ def _check(key: str, is_complex: bool, dimensions: int, o: Options) -> None:
 def _from_array(key: str, value: Array, o: Options, notes: list[str]) -> Stored:
     kind = value.dtype.kind
     if np.ma.isMaskedArray(value):
-        value = unmasked(value)
+        value = unmasked(key, value)
         kind = value.dtype.kind
         notes.append(f"'{key}' is a masked array: what is masked is missing.")
     _check(key, kind == "c", value.ndim, o)
     if kind == "V":
-        raise HandfulError(f"{o.name}: '{key}' is a structured array: pass a dict of its fields, or a DataFrame")
+        raise HandfulError(f"{o.name}: '{key}' holds bytes of no type: pass a dict of their fields, or a DataFrame")
     if kind in "UST" and value.ndim > 1:
         raise HandfulError(_text_in_array(key, value, o))
     if kind in "OUST":

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from handful.data.base import Column
+from handful.data.gather import Array
 from handful.data.media.items import kind_of
 
 TEXT, BYTES = pa.large_string(), pa.large_binary()
@@ -70,6 +71,10 @@ def plain(table: pa.Table, known: Collection[str] = ()) -> pa.Table:
 def _fields(name: str, column: pa.ChunkedArray, known: Collection[str]) -> Iterable[tuple[str, pa.ChunkedArray]]:
     if _extension(column.type) == "pandas.interval" and name not in known:
         column = _storage(column)
+    inner = [one for one in known if one.startswith(f"{name}.")] if pa.types.is_null(column.type) else []
+    if inner and name not in known:  # no row has it, though training had fields of it
+        yield from ((one, column) for one in inner)
+        return
     if not pa.types.is_struct(column.type) or column.type.get_field_index("bytes") >= 0:
         yield name, column
         return
@@ -89,8 +94,12 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return _starts(_storage(column), kind.freq)
     if _extension(kind) == "pandas.interval":
         return pa.chunked_array([_interval_names(kind, chunk.storage) for chunk in column.chunks], TEXT)
+    if _extension(kind) == "arrow.fixed_shape_tensor" and not column.null_count:
+        return pa.chunked_array([_nested(chunk.to_numpy_ndarray()) for chunk in column.chunks])
     if _extension(kind) is not None:
         return plain_column(_storage(column))
+    if t.is_run_end_encoded(kind):
+        return plain_column(pa.chunked_array([pc.run_end_decode(c) for c in column.chunks], kind.value_type))
     if t.is_struct(kind) and kind.get_field_index("bytes") >= 0:  # {bytes, path}, as data set hubs publish media
         found = pc.struct_field(column, "bytes")
         named = len(column) and found.null_count == len(column) and kind.get_field_index("path") >= 0
@@ -128,6 +137,14 @@ def _extension(kind: pa.DataType) -> str | None:
 
 def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([c.storage for c in column.chunks], column.type.storage_type)
+
+
+def _nested(values: Array) -> pa.Array:
+    """Blocks of one shape as lists of lists."""
+    found = pa.array(values.ravel())
+    for size in reversed(values.shape[1:]):
+        found = pa.FixedSizeListArray.from_arrays(found, size)
+    return found
 
 
 def _named_intervals(chunk: pa.DictionaryArray) -> pa.DictionaryArray:

@@ -143,7 +143,7 @@ def _days(key: str, values: NDArray[np.float64], o: Options) -> NDArray[np.float
 
 def _alike(kind: pa.DataType, wanted: Column, empty: bool) -> bool:
     """Whether such numbers mean what those of training did: dates, times of day, durations, or plain ones."""
-    if empty or wanted.type is None:
+    if empty:
         return True
     if wanted.dates is not None:
         return (wanted.dates == DIGITS and is_amount(kind)) or bool(_SECONDS.get(wanted.dates, is_moment)(kind))

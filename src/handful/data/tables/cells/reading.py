@@ -219,6 +219,10 @@ def _fitting(known: StringStats, timed: bool) -> dict[str, Reading]:
 
 
 def _first_unit(one: Reading) -> str:
+    """The unit of the first row; of degrees north and south, or east and west, that which has no minus elsewhere."""
+    sides = {unit.strip("°") for unit in one.units}
+    if sides in ({"N", "S"}, {"S"}, {"E", "W"}):
+        return "E" if "E" in sides else "N"
     return min(one.units, key=lambda unit: one.units[unit][1], default="")
 
 
@@ -315,7 +319,8 @@ def _note_written(key: str, way: str, one: Reading, known: StringStats, what: st
     if way in DATES:
         notes.append(of_dates(key, way))
     elif one.signs not in (None, one.bound):
-        value = numbers(trimmed(pa.array([one.signs[0]], TEXT)), way).values[0]
+        read = numbers(trimmed(pa.array([one.signs[0]], TEXT)), way)
+        value = read.values[0] * in_unit(read.units[0], _first_unit(one))
         notes.append(f"'{key}' is numbers: '{one.signs[0].strip()}' is read as {value:.15g}.")
     gaps = known.rows - known.told
     if gaps:

@@ -136,7 +136,7 @@ def read_numbers(where: str, values: pa.ChunkedArray, column: Column) -> Floats:
 
     where: what to call the column in the HandfulError for a string that is neither.
     """
-    way = _Way(column.type == "bool", column.dates, column.decimal or ".", column.unit, column.missing)
+    way = _Way("bool" in (column.type, column.dtype), column.dates, column.decimal or ".", column.unit, column.missing)
     if len(values) == 1 and (text := values[0].as_py()) is not None:
         found, odd = _read_one(text, way)
         rows: Rows = np.zeros(1, np.int64)
@@ -188,7 +188,7 @@ def _read_all(texts: pa.Array, way: _Way) -> tuple[Floats, str | None]:
 
 def _what(column: Column) -> str:
     if column.dates is None:
-        return "true or false" if column.type == "bool" else "a number"
+        return "true or false" if "bool" in (column.type, column.dtype) else "a number"
     return f"a {column.dates}" if column.dates in (TIME_OF_DAY, DURATION) else f"a date, {column.dates},"
 
 
