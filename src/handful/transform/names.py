@@ -98,7 +98,13 @@ def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str,
         values = values[np.isfinite(values)].astype(np.int64)
         if len(values) > MOST:
             continue
-        why = "as its name says" if called else "too long for amounts" if long else "those next to one another differ as much as any two"
+        why = (
+            "as its name says"
+            if called
+            else "too long for amounts"
+            if long
+            else "those next to one another differ as much as any two"
+        )
         notes.append(
             f"'{name}' holds whole numbers that stand for names ({why}): a category with {len(values):,} values."
         )
