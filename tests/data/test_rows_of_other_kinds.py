@@ -14,6 +14,7 @@ from scipy import sparse
 
 import handful
 from handful.base.errors import HandfulError
+from handful.data.datasets import with_names
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -146,6 +147,29 @@ def test_a_stream_keeps_the_names_of_its_classes(tmp_path):
         "no",
         "yes",
     }
+
+
+def test_whole_numbers_with_decimals_are_the_codes_and_names_of_training(tmp_path):
+    """As in a frame with gaps, and in a CSV file of it: one gap made all other rows unknown."""
+    codes, y = np.arange(20 * N) % 3, np.tile(Y, 20)
+    rows = {"coded": {"k": codes, "y": y}, "named": {"shop_id": codes + 7, "y": y}}
+    coded = with_names(handful.open(rows["coded"], target="y"), {"k": ("a", "b", "c")})
+    runs = {"coded": handful.fit("linear", coded, until="steps(3)", quiet=True),
+            "named": handful.fit("linear", rows["named"], target="y", until="steps(3)", quiet=True)}  # fmt: skip
+    for kind, name in {"coded": "k", "named": "shop_id"}.items():
+        values = rows[kind][name]
+        assert runs[kind].pipeline.columns[name].kind == "category"
+        expected = runs[kind].predict({name: values}, probabilities=True)
+        assert len(np.unique(expected, axis=0)) == 3
+        for other in (values * 1.0, (values * 1.0).astype(str), values.astype(str), values.astype("f4").tolist()):
+            assert runs[kind].predict({name: other}, probabilities=True).tolist() == expected.tolist()
+        gap = pd.DataFrame({name: [None, *values[1:]], "other": 0})
+        gap.to_csv(tmp_path / "gap.csv", index=False)
+        for given in (gap, tmp_path / "gap.csv"):
+            assert runs[kind].predict(given, probabilities=True)[1:].tolist() == expected[1:].tolist()
+    assert runs["coded"].predict({"k": ["c", "b"]}).tolist() == runs["coded"].predict({"k": ["2", "1"]}).tolist()
+    zeros = runs["named"].predict({"shop_id": ["08"]}, probabilities=True)  # another name
+    assert zeros.tolist() == runs["named"].predict({"shop_id": [None]}, probabilities=True).tolist()
 
 
 def test_types_of_arrow_that_wrap_others():
