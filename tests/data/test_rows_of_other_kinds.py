@@ -2,6 +2,8 @@
 Hugging Face; inputs without a name are those of training."""
 
 import dataclasses
+import json
+from io import BytesIO
 from types import SimpleNamespace
 
 import numpy as np
@@ -83,6 +85,31 @@ def test_fields_are_columns(kind):
         assert source.take(range(N)).tensor(name).tolist() == values
     said = any("__header__, __version__, __globals__ say how the file was written" in note for note in source.notes)
     assert said == (kind == "loadmat")
+
+
+@pytest.mark.parametrize("holder", ["rows", "columns", "arrow", "structured", "file", "store"])
+def test_a_field_called_bytes_is_a_field(holder, tmp_path):
+    """`packets` was lost, and `net` the number of bytes."""
+    rows = [{"net": {"bytes": k * 7 % N, "packets": k}, "y": k % 2} for k in range(N)]
+    columns = {"net": [row["net"] for row in rows], "y": Y}
+    pairs = np.array(
+        [(row["net"]["bytes"], row["net"]["packets"]) for row in rows], [("bytes", "i8"), ("packets", "i8")]
+    )
+    (tmp_path / "net.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    held = {"rows": rows, "columns": columns, "arrow": pa.table(columns), "structured": {"net": pairs, "y": Y}}
+    source = handful.open(held.get(holder, tmp_path / "net.jsonl"), target="y")
+    source = handful.prepare(tmp_path / "net.jsonl", tmp_path / "s", target="y") if holder == "store" else source
+    assert sorted(source.columns) == ["net.bytes", "net.packets", "y"]
+    assert source.take([0, 1, 2]).tensor("net.bytes").tolist() == [0, 7, 14]
+
+
+def test_pictures_as_hubs_publish_them_are_read_in_a_column():
+    pictures = [BytesIO() for _ in range(4)]
+    for k, stream in enumerate(pictures):
+        Image.new("RGB", (5, 4), (k, 0, 0)).save(stream, "PNG")
+    items = [{"bytes": stream.getvalue(), "path": f"{k}.png"} for k, stream in enumerate(pictures)]
+    for data in ({"image": items, "y": [0, 1, 0, 1]}, pa.table({"image": items, "y": [0, 1, 0, 1]})):
+        assert handful.open(data, target="y").take([2]).tensor("image")[0, 0, 0, 0] == 2
 
 
 def test_a_row_that_lacks_a_field_or_all_of_them():
@@ -221,6 +248,17 @@ def test_inputs_without_a_name_are_the_only_one_of_training(tmp_path):
     assert run.evaluate((pictures, labels)) == run.evaluate(tmp_path)
     ages = handful.fit("linear", pd.DataFrame({"age": X, "y": Y}), target="y", until="steps(2)", quiet=True)
     assert ages.predict(X.tolist()).tolist() == ages.predict({"age": X}).tolist()
+
+
+def test_a_block_of_sounds_is_sounds():
+    sounds = [RNG.normal(size=400 + k).astype(np.float32) for k in range(20)]
+    source = handful.open({"sound": sounds, "y": Y[:20]}, target="y", rate=8000)
+    run = handful.fit("auto", source, until="steps(2)", quiet=True)
+    block = np.stack([sound[:400] for sound in sounds])
+    expected = run.predict({"sound": list(block)}, probabilities=True)
+    for given in (block, torch.from_numpy(block), {"sound": block}):
+        assert run.predict(given, probabilities=True).tolist() == expected.tolist()
+    assert run.predict(block[3], probabilities=True).tolist() == run.predict([block[3]], probabilities=True).tolist()
 
 
 def test_a_store_of_several_targets_is_theirs(tmp_path):

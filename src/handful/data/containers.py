@@ -86,7 +86,9 @@ def flat_columns(key: str, value: object) -> Iterator[tuple[str, object]]:
             found = {name: rows[name] for name in names}
         case list() if isinstance(next((row for row in value if row is not None), None), Mapping):
             found = _of_rows([{} if row is None else row for row in value])
-    if not found or "bytes" in found:  # a picture or sound, as data set hubs write them
+            if found.keys() <= {"bytes", "path"} and any(type(data) is bytes for data in found.get("bytes", ())):
+                value, found = found["bytes"], {}  # pictures or sounds, as data set hubs write them
+    if not found:
         yield key, value
         return
     for name, values in found.items():
