@@ -3,6 +3,7 @@ Hugging Face; inputs without a name are those of training."""
 
 import dataclasses
 import json
+import sqlite3
 from io import BytesIO
 from types import SimpleNamespace
 
@@ -110,6 +111,41 @@ def test_pictures_as_hubs_publish_them_are_read_in_a_column():
     items = [{"bytes": stream.getvalue(), "path": f"{k}.png"} for k, stream in enumerate(pictures)]
     for data in ({"image": items, "y": [0, 1, 0, 1]}, pa.table({"image": items, "y": [0, 1, 0, 1]})):
         assert handful.open(data, target="y").take([2]).tensor("image")[0, 0, 0, 0] == 2
+
+
+class Model:
+    """As pydantic's."""
+
+    def __init__(self, **values):
+        self.values = values
+
+    def model_dump(self):
+        return self.values
+
+
+def test_rows_of_data_bases_and_models_of_pydantic():
+    base = sqlite3.connect(":memory:")
+    base.row_factory = sqlite3.Row
+    base.execute("create table t(a real, y integer)")
+    base.executemany("insert into t values (?, ?)", zip(X.tolist(), Y.tolist()))
+    for rows in (base.execute("select * from t").fetchall(), [Model(a=a, y=y) for a, y in zip(X.tolist(), Y.tolist())]):
+        assert handful.open(rows, target="y").take(range(N)).tensor("a").tolist() == X.tolist()
+
+
+class Numbered:
+    """A data set by what it does, whose keys are not what `dict` takes."""
+
+    keys = ("one", "two")
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, row):
+        return X[row], int(Y[row])
+
+
+def test_a_data_set_whose_keys_are_its_own():
+    assert handful.open(Numbered()).take([3]).tensor("y").tolist() == [1]
 
 
 def test_a_row_that_lacks_a_field_or_all_of_them():
