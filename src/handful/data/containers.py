@@ -152,7 +152,7 @@ def _fields_of(row: object) -> Callable[[object], dict[str, object]] | None:
     if hasattr(row, "model_dump"):  # pydantic's
         return lambda row: row.model_dump()  # type: ignore[attr-defined]
     if type(row).__name__ in ("Row", "Record") and hasattr(row, "keys"):  # of a data base, as sqlite3's
-        return lambda row: dict(row)  # type: ignore[call-overload, no-any-return]
+        return lambda row: dict(row)  # type: ignore[call-overload]
     if is_dataclass(row) and not isinstance(row, type) and not hasattr(row, "__array__"):  # as zarr's arrays are
         names = [field.name for field in fields(row)]
         return lambda row: {name: getattr(row, name) for name in names}
