@@ -207,7 +207,8 @@ def main() -> None:
         first, place, data = Path(folder, "first"), Path(folder, "place"), Path(folder, "data")
         data.mkdir()
         make_data(data)
-        import_all(data, Path(folder, "imports"))
+        if not args.fresh:
+            import_all(data, Path(folder, "imports"))
         first.mkdir()
         place_of(first)
         shutil.copytree(first, place)

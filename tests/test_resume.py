@@ -46,32 +46,41 @@ def rows_without_time(path):
 
 
 SCRIPT = """
-import sys, os, signal, torch, numpy as np, handful
+import sys, os, signal, torch, numpy as np, handful, handful.fit, handful.report.page
 from sklearn.datasets import load_digits
 torch.set_num_threads(1)
-path, kill_at = sys.argv[1], int(sys.argv[2])
+path = sys.argv[1]
 d = load_digits()
 data = (torch.from_numpy((d.data / 16).astype(np.float32)), torch.from_numpy(d.target))
-torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(), torch.nn.Dropout(0.3),
-                            torch.nn.Linear(16, 10))
-def kill(event, info):
-    if event in ("step", "evaluate") and info["step"] == kill_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-if os.path.exists(path + "/checkpoints"):
-    run = handful.resume(path, model=model, train=data, callbacks=[kill], quiet=True)
-else:
-    run = handful.fit(model, data, out=path, overwrite=True, batch=100, lr=0.01, valid=0.2,
-                      schedule="on_plateau(patience=1)", until="epochs(2) | plateau(9)", evaluate_every=0.25,
-                      save_every=1, ema=0.9, callbacks=[kill], quiet=True)
-print("END", run.state.step)
+def take(kill_at):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(),
+                                torch.nn.Dropout(0.3), torch.nn.Linear(16, 10))
+    def kill(event, info):
+        if event in ("step", "evaluate") and info["step"] == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    if os.path.exists(path + "/checkpoints"):
+        run = handful.resume(path, model=model, train=data, callbacks=[kill], quiet=True)
+    else:
+        run = handful.fit(model, data, out=path, overwrite=True, batch=100, lr=0.01, valid=0.2,
+                          schedule="on_plateau(patience=1)", until="epochs(2) | plateau(9)", evaluate_every=0.25,
+                          save_every=1, ema=0.9, callbacks=[kill], quiet=True)
+    print("END", run.state.step, flush=True)
+for kill_at in map(int, sys.argv[2:]):
+    if not os.fork():
+        take(kill_at)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
 STEPS = 29  # two epochs of 1,437 rows in batches of 100
 
 
-def child(path, kill_at=-1):
-    command = [sys.executable, "-c", SCRIPT, str(path), str(kill_at)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def children(path, *kill_at):
+    """A run that is killed at each of these steps in turn, and gone on with to its end: each time by a process of its
+    own, forked from one that has done nothing but the imports."""
+    command = [sys.executable, "-c", SCRIPT, str(path), *map(str, kill_at), "-1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [*[str(-signal.SIGKILL)] * len(kill_at), "END", str(STEPS), "0"], done.stderr
 
 
 def weights(path):
@@ -81,16 +90,12 @@ def weights(path):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "run"
-    result = child(path)
-    assert f"END {STEPS}" in result.stdout, result.stderr
+    children(path)
     return path
 
 
 def kill_and_resume(uninterrupted, path, steps):
-    for step in steps:
-        assert child(path, step).returncode == -signal.SIGKILL
-    result = child(path)
-    assert "END" in result.stdout, result.stderr
+    children(path, *steps)
     assert weights(path) == weights(uninterrupted)
     assert rows_without_time(path) == rows_without_time(uninterrupted)
 

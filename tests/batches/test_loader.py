@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import handful
 from handful.base.errors import HandfulError
 from handful.batches.loader import Loader
-from handful.batches.order import Order, class_weights
+from handful.batches.order import Order
+from handful.batches.permutation import class_weights
 
 
 def loader(n, size, prefetch=0, seed=0, **options):

@@ -87,7 +87,7 @@ def test_they_are_skipped_and_counted(folder, memory, tmp_path):
 def test_training_skips_them_too(folder):
     for name in ("a/05", "b/21", "b/22"):
         (folder / f"{name}.png").unlink()
-    options = {"until": "steps(2)", "batch": 4, "lr": 0.01, "quiet": True}
+    options = {"until": "steps(2)", "batch": 4, "lr": 0.01, "quiet": True, "precision": "float32"}
     with pytest.raises(HandfulError, match="is not a readable image"):
         handful.fit("cnn", folder, **options)
     run = handful.fit("cnn", folder, valid=folder, bad_rows=2, **options)

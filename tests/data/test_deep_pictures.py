@@ -186,7 +186,15 @@ def test_the_range_is_that_of_the_training_rows_and_is_stored(tmp_path):
     labels, pixels, how = low_bits("12 bits")
     halves = [table([how(a) for a in pixels[half]], labels[half].tolist()) for half in (slice(32), slice(32, N))]
     run = handful.fit(
-        "cnn", halves[0], valid=halves[1], until="steps(2)", batch=8, lr=0.01, quiet=True, out=tmp_path / "run"
+        "cnn",
+        halves[0],
+        valid=halves[1],
+        until="steps(2)",
+        batch=8,
+        lr=0.01,
+        precision="float32",
+        quiet=True,
+        out=tmp_path / "run",
     )
     split = run.pipeline.input.steps[0]
     np.testing.assert_allclose(float(split.mean), pixels[:32].mean(), rtol=1e-12)

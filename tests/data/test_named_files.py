@@ -120,7 +120,8 @@ def test_a_flat_folder_with_a_table_says_to_open_the_table(pictures: Path) -> No
 def test_a_folder_with_one_table_of_labels_is_opened_by_it(pictures: Path, tmp_path: Path) -> None:
     lines = pictures.read_text().splitlines()
     pictures.write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")  # not in the order of the files' names
-    how: dict[str, Any] = {"target": "size", "until": "steps(1)", "batch": 4, "lr": 0.01, "quiet": True, "valid": None}
+    how: dict[str, Any] = {"target": "size", "until": "steps(1)", "batch": 4, "lr": 0.01, "quiet": True, "valid": None,
+                           "precision": "float32"}  # fmt: skip
     run = handful.fit("cnn", pictures.parent, columns="-kind", **how)
     assert run.pipeline.uses == ("file",)
     np.testing.assert_array_equal(run.predict(pictures.parent), run.predict(pictures))

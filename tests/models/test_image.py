@@ -50,14 +50,16 @@ def test_pictures_that_are_not_finite_are_left_to_the_first_step_which_names_the
         handful.fit("resnet", (bad, y), quiet=True, until="steps(2)")
     some = pictures(40, side=24).numpy()
     some[3, :, :2] = np.nan
-    notes = handful.fit("resnet", (some, y), quiet=True, batch=8, until="steps(1)", valid=None).plan.notes
+    notes = handful.fit(
+        "resnet", (some, y), quiet=True, batch=8, until="steps(1)", valid=None, precision="float32"
+    ).plan.notes
     assert any(f"{some[3, :, :2].size} missing values become the channel's training mean" in note for note in notes)
 
 
 def test_a_picture_with_values_missing_is_predicted_as_one_with_the_mean_there():
     """Also where no picture trained on had any."""
     x, y = labelled(48)
-    run = handful.fit("cnn", (x, y), quiet=True, batch=16, until="steps(2)", valid=None)
+    run = handful.fit("cnn", (x, y), quiet=True, batch=16, until="steps(2)", valid=None, precision="float32")
     holes, filled = x[:4].copy(), x[:4].copy()
     holes[1, 2, 3, 5], holes[2] = np.nan, np.nan
     mean = x.mean((0, 2, 3), dtype=np.float64)
@@ -74,7 +76,7 @@ def labelled(n: int = 160) -> tuple[np.ndarray, np.ndarray]:
 
 def test_training_leaves_the_whitening_and_a_run_resumes_and_reloads_to_the_same_bits(tmp_path):
     x, y = labelled()
-    options = {"batch": 16, "lr": 1e-3, "quiet": True, "valid": None, "augment": None}
+    options = {"batch": 16, "lr": 1e-3, "quiet": True, "valid": None, "augment": None, "precision": "float32"}
     whole = handful.fit("resnet", (x, y), until="steps(6)", out=tmp_path / "whole", **options)
     start = model.from_config(whole.model.config)
     assert not start.stem.conv.weight.requires_grad
@@ -92,10 +94,7 @@ def test_training_leaves_the_whitening_and_a_run_resumes_and_reloads_to_the_same
 
 def test_the_rows_it_looks_at_follow_the_seed():
     x, y = labelled(400)
-    weights = [
-        handful.fit("resnet", (x, y), until="steps(1)", batch=8, lr=1e-4, quiet=True, seed=seed, valid=None)
-        .model.stem.conv.weight
-        for seed in (0, 0, 1)
-    ]  # fmt: skip
+    given = {"until": "steps(1)", "batch": 8, "lr": 1e-4, "quiet": True, "valid": None, "precision": "float32"}
+    weights = [handful.fit("resnet", (x, y), seed=seed, **given).model.stem.conv.weight for seed in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])

@@ -79,7 +79,7 @@ def test_fit_takes_the_options_says_them_and_resumes_with_them(tmp_path):
 
 def test_views_are_said_whoever_asked_for_them():
     x, y = np.random.default_rng(0).integers(0, 255, (40, 12, 12), dtype=np.uint8), np.arange(40) % 2
-    given = {"until": "steps(1)", "batch": 8, "lr": 0.01, "quiet": True}
+    given = {"until": "steps(1)", "batch": 8, "lr": 0.01, "quiet": True, "precision": "float32"}
     six = handful.fit("cnn(views=6)", {"x": x, "y": y}, target="y", augment="flip", **given)
     assert any("moved by a pixel" in note for note in six.plan.notes)
     two = handful.fit("cnn", {"x": x, "y": y}, target="y", augment="flip", **given)

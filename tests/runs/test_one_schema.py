@@ -404,7 +404,7 @@ def test_predictions_join_back_to_the_file(kind, model, tmp_path):
     outputs = 3 if kind == "leading zeros" else len(labels)  # ids from 0 on, to a model of one's own
     own = torch.nn.Sequential(torch.nn.Linear(1, 32), torch.nn.ReLU(), torch.nn.Linear(32, outputs))
     run = train(
-        path, "mlp" if model == "linear" else own, target="label", task="classification", until="epochs(40)", lr=0.02
+        path, "mlp" if model == "linear" else own, target="label", task="classification", until="epochs(15)", lr=0.05
     )
     predicted = run.predict(path)
     assert [str(value) for value in predicted] == columns["label"]

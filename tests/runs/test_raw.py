@@ -14,7 +14,9 @@ from handful.base.errors import HandfulError
 
 
 def quick(model, data, **given):
-    return handful.fit(model, data, **{"batch": 8, "lr": 1e-2, "until": "epochs(3)", "quiet": True, **given})
+    return handful.fit(
+        model, data, **{"batch": 8, "lr": 1e-2, "until": "epochs(3)", "precision": "float32", "quiet": True, **given}
+    )
 
 
 GOOD, BAD = "a fine and moving film", "a dull and silly mess"

@@ -104,6 +104,17 @@ class Normed(nn.Module):
         return {"logits": z} if y is None else {"logits": z, "loss": contrastive(z, y)}
 
 
+class Pairs(nn.Linear):
+    """The similarity of all pairs of rows."""
+
+    def __init__(self):
+        super().__init__(6, 4)
+
+    def forward(self, x):
+        z = super().forward(x)
+        return z @ z.T
+
+
 class Thaws:
     """Freezes and thaws layers as a run goes on."""
 
@@ -132,6 +143,11 @@ def among_others(output, target):
     """A value for each row, which depends on the others."""
     z = nn.functional.normalize(output, dim=1)
     return nn.functional.cross_entropy(3 * z @ z.T, torch.arange(len(z)), reduction="none")
+
+
+def of_pairs(output, target):
+    """Each row beside itself alone; of some of the pairs another loss, and no error."""
+    return nn.functional.binary_cross_entropy_with_logits(output, torch.eye(*output.shape, dtype=output.dtype))
 
 
 def over_places(output, target):
@@ -198,6 +214,7 @@ SAID = {  # what is not the same: how it is said
     "a model's own noise": (of(lambda: Noisy(6, 3)), (X, Y), {}, "each rank draws its own"),
     "rare categories": ("table(dropout=0)", "csv", {"target": "size"}, "each rank draws its own"),
     "a model that compares rows": (of(Normed), (X, Y), {"loss": "model"}, "is not that of the whole batch"),
+    "a model of all pairs": (of(Pairs), (X, Y), {"loss": of_pairs}, "compares the rows of a mini-batch itself"),
     "too few rows to compare": (net(), (X, Y), {"loss": contrastive, "batch": 1}, "a loss that compares rows needs"),
 }
 PLAIN = {"lr": 0.03, "optimizer": "adamw", "batch": 14, "until": "steps(8)", "valid": 0.2, "schedule": "constant"}

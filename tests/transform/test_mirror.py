@@ -66,7 +66,7 @@ def test_too_few_rows_and_other_targets_are_not_judged():
 @pytest.mark.parametrize(("text", "flips"), [("bdpq", False), ("AHIMOTUVWXY", True)])
 def test_the_plan_flips_by_what_the_pictures_say(text, flips):
     x, y = letters(text, 800)
-    options = {"batch": 16, "lr": 0.01, "until": "steps(1)", "valid": None, "quiet": True}
+    options = {"batch": 16, "lr": 0.01, "until": "steps(1)", "valid": None, "precision": "float32", "quiet": True}
     plan = handful.fit(
         "cnn", {"image": np.moveaxis(x, -1, 1), "letter": [text[i] for i in y]}, target="letter", **options
     ).plan

@@ -32,6 +32,22 @@ def test_which_columns_are_names(name, of_shop, found):
     assert names_in(rows, [name])[0] == {}
 
 
+def test_numbers_too_long_for_a_float_are_names(tmp_path):
+    """As account numbers and ids of messages: 2**60 and 2**60 + 1 are one float64, and were one constant."""
+    rng = np.random.default_rng(0)
+    which = rng.integers(0, 3, 300)
+    frame = pd.DataFrame({"account": 2**60 + which, "y": which + 0.01 * rng.normal(size=300)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    run = handful.fit("auto", tmp_path / "t.csv", target="y", until="epochs(20)", quiet=True)
+    assert any("too long for amounts" in note for note in run.plan.notes)
+    found = [np.asarray(run.predict(data)) for data in (tmp_path / "t.csv", frame[["account"]])]
+    assert np.corrcoef(frame["y"], found[0])[0, 1] > 0.99
+    assert_array_equal(*found)
+    frame["account"] = frame["account"].astype("Int64").mask(which == 2)
+    notes = handful.fit("auto", frame, target="y", until="steps(1)", quiet=True).plan.notes
+    assert any("beside its gaps they are rounded: give it as text" in note for note in notes)
+
+
 def test_an_order_that_says_something_is_kept():
     rows = sales("group", 0)
     rows["y"] += rows["group"] / 100

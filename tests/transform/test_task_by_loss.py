@@ -121,3 +121,13 @@ def test_a_ready_made_model_gives_one_logit_for_binary_cross_entropy(model, loss
     assert found["accuracy"] == pytest.approx(((chance[:, 1] > 0.5) == (y[200:] == "yes")).mean())
     again = handful.load(tmp_path / "run").predict(x[200:])
     assert again.tolist() == run.predict(x[200:]).tolist()
+
+
+def test_masks_of_0_and_255_are_pointed_out():
+    """As PNG files hold them: a model of one channel would learn them as numbers."""
+    x = np.random.default_rng(0).normal(size=(20, 1, 4, 4)).astype(np.float32)
+    run = handful.fit(nn.Conv2d(1, 1, 1), (x, np.uint8(255) * (x[:, 0] > 0)), until="steps(2)", quiet=True)
+    assert any("`y // 255` makes them a yes or no" in note for note in run.plan.notes)
+    run = handful.fit(nn.Conv2d(1, 1, 1), (x, np.uint8(1) * (x[:, 0] > 0)), until="steps(2)", quiet=True)
+    assert run.plan.choices["loss"].value == "binary_cross_entropy"
+    assert not any("255" in note for note in run.plan.notes)

@@ -28,7 +28,7 @@ from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_ti
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import in_parts
 from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
-from handful.plan.row_by_row import read_again, uneven
+from handful.plan.row_by_row import of_pairs, read_again, uneven
 from handful.report.live import Live
 from handful.training.objective import Objective
 from handful.training.process import static
@@ -204,6 +204,8 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
         last = Progress((steps - 1) * state.batch, steps - 1, n, 0.0, t.planned)
         t.schedule.check(Progress(0, 0, n, 0.0, t.planned), last)
     chooser.notes += choose.over_ranks(state.batch, t.ranks, state.optimizer, t.objective)
+    if t.objective.over_ranks:
+        of_pairs(t)
     t.uneven = partial(uneven, t)
     apart = (state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1
     if apart and (why := t.uneven(state.micro_batch or n)):

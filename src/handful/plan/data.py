@@ -16,7 +16,8 @@ from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.batches.arguments import SHUFFLES
 from handful.batches.batches import Batches, Transform
-from handful.batches.order import Order, class_weights
+from handful.batches.order import Order
+from handful.batches.permutation import class_weights
 from handful.batches.prefetch import pinned
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source

@@ -4,13 +4,14 @@ it on a few rows before step 1: what does not is said."""
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from handful.base import stopwatch
-from handful.base.errors import MISTAKES, some
+from handful.base.errors import MISTAKES, HandfulError, some
 from handful.base.keys import drawing, drawn, seed_all
 from handful.base.machine import wide
 from handful.data.base import Batch
@@ -146,6 +147,22 @@ def tried_of(batch: int, part: int) -> int:
     (16, 4, 2)
     """
     return max(2, min(16, batch // 2, 2 * part))
+
+
+def of_pairs(t: Training) -> None:
+    """HandfulError where ranks are to compare rows together, and the model gives numbers of pairs of rows: each rank
+    would have those of its own share alone."""
+    batch, found = t.objective.to_device(t.batches.at(0, min(3, t.examples))), list[list[torch.Size]]()
+    with contextlib.suppress(*MISTAKES):
+        for some_rows in (batch, rows(batch, slice(0, 2))):
+            output = quietly(t.objective.model, partial(t.objective.forward, some_rows))
+            found.append([part.shape[1:] for part in tensors_in(output)])
+    if found[:1] != found[1:]:
+        raise HandfulError(
+            f"the model ({type(t.objective.model).__name__}) compares the rows of a mini-batch itself, and on "
+            f"{t.ranks.size} ranks would compare those of each rank's share: let it give something for each row, as an "
+            "embedding, and the loss compare them; or train on one rank, with join=False"
+        )
 
 
 @stopwatch.part(TRIED)

@@ -192,7 +192,7 @@ def load() -> float:
 
 
 @functools.cache
-def _packed_plotly() -> str:
+def _packed_plotly() -> Markup:
     from plotly.offline import get_plotlyjs
 
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode("utf-8"), 6, mtime=0)).decode("ascii")
+    return Markup(base64.b64encode(gzip.compress(get_plotlyjs().encode("utf-8"), 6, mtime=0)).decode("ascii"))

@@ -160,6 +160,8 @@ class TargetFitter:
             if floating:
                 raise HandfulError(f"a {task} target needs integers; '{self.name}' holds {dtype}")
             kind = {"sequence": LabelSequence, "language": NextTokens, "classification": ClassIds}[task]
+            if len(shape) > 1 and self.unique.tolist() == [0, 255]:
+                self._note("holds 0 and 255 alone, as masks do: `y // 255` makes them a yes or no for each place.")
             largest = int(self.moments.high.max() if self.many else self.unique[-1])
             return kind(self.name, dtype, shape, largest + 1, ignored=ignored)
         if not own_model and len(shape) > 1:

@@ -63,6 +63,7 @@ class Adapted:
     several: Several | None = None  # the target, where it is several that are not alike
     target = ""  # its column
     nested = False  # whether columns hold Tensors inside dicts and lists
+    differentiates = False  # whether the model takes derivatives itself, as of an energy
     part = ""  # of the model's output, which metrics see
     link = ""  # of `LINKS`, by which they see numbers
     gaps = False  # whether training rows are left out, their class being IGNORED
@@ -152,15 +153,22 @@ class Adapted:
         return other
 
     def _first_forward(self, batch: Batch) -> object:
-        """Step 3 for the first batch, which lies on the model's device."""
-        self.forward, output = adapters.first_call(
-            self.model,
-            batch,
-            self.device,
-            self._autocast,
-            whole=self.whole or self.of_model,
-            target=self.target if self.of_model else None,
-        )
+        """Step 3 for the first batch, which lies on the model's device. It is first called where gradients are off."""
+        try:
+            self.forward, output = adapters.first_call(
+                self.model,
+                batch,
+                self.device,
+                self._autocast,
+                whole=self.whole or self.of_model,
+                target=self.target if self.of_model else None,
+                differentiates=self.differentiates,
+            )
+        except RuntimeError as error:
+            if self.differentiates or torch.is_grad_enabled() or adapters.NO_GRAPH not in str(error):
+                raise
+            self.differentiates = True
+            return self._first_forward(batch)
         return output
 
     def values(self, batch: Batch, output: object = None) -> Tensor | None:

@@ -30,6 +30,7 @@ _TARGETS = ("labels", "label", "targets", "target", "y")  # arguments for the ta
 # arguments for what follows from the lengths of the rows: how many steps they have, or which steps are theirs
 LENGTHS = ("lengths", "length", "seq_lengths", "seq_lens", "seq_len", "lens", "x_lengths", "input_lengths")
 MASK = "attention_mask"
+NO_GRAPH = "does not require grad and does not have a grad_fn"  # torch, of a derivative where gradients are off
 
 Seen = tuple[Tensor, Tensor, Tensor | None]  # output, target, weight for metrics
 Call = Callable[[Batch], object]  # the model's output for a batch
@@ -52,7 +53,7 @@ def place_nested(several: Several | None, batch: Batch, device: torch.device, dt
 
 def first_call(
     model: nn.Module, batch: Batch, device: torch.device, autocast: torch.dtype | None, *,
-    whole: bool = False, target: str | None = None,
+    whole: bool = False, target: str | None = None, differentiates: bool = False,
 ) -> tuple[Call, object]:  # fmt: skip
     """How to call the model for batches like this one, and its output for it: model(x), or model(name=value, ...) where
     there are several inputs.
@@ -60,9 +61,11 @@ def first_call(
     A Hugging Face model of token ids is called as model(input_ids=x, attention_mask=...). Of an output with several
     parts the scores are taken, see `handful.losses.outputs.scores_in`, unless it is asked for whole. target: the column
     of the target, where the model is called with it, too, if a batch has it. Under autocast, outputs are float32 again.
+    differentiates: the model takes derivatives itself, which it can outside of training, too.
     """
     call = _by_inputs(model, batch)
     call = call if target is None else _with_target(model, batch, target)
+    call = _with_gradients(call) if differentiates else call
     with torch.autocast(device.type, autocast) if autocast else nullcontext():
         output = call(batch)
     if not whole and (part := scores_in(output)):
@@ -201,6 +204,18 @@ def _with_target(model: nn.Module, batch: Batch, column: str) -> Call:
         return model(batch.columns["x"], **more)
 
     return call
+
+
+def _with_gradients(call: Call) -> Call:
+    """The call of a model that takes derivatives itself (forces of an energy, the terms of a differential equation)."""
+
+    def forward(batch: Batch) -> object:
+        train = torch.is_grad_enabled()
+        with torch.enable_grad():
+            output = call(batch)
+        return output if train else mapped(output, Tensor.detach)
+
+    return forward
 
 
 def _part_by(call: Call, part: str) -> Call:
