@@ -428,7 +428,7 @@ def test_the_public_name():
 
 
 def test_a_budget_is_kept_by_fewer_rates_and_shorter_runs_not_overrun():
-    compare("linear", digits(50), [10], epochs=1, lrs=0.1, seeds=2, quiet=True)  # what is loaded once
+    compare("linear", digits(50), [10], epochs=1, lrs=0.1, seeds=1, quiet=True)  # what is loaded once
     began = time.perf_counter()
     c = compare(mlp(), digits(1300), [1, 32, "full"], epochs=500, budget=4, quiet=True)  # unlimited: minutes
     assert time.perf_counter() - began < 8  # twice as much, on a busy machine
@@ -479,7 +479,7 @@ def test_where_others_keep_the_machine_busy_a_comparison_ends_in_time_with_what_
 
 def test_what_there_is_no_time_for_is_left_out_and_said_but_never_all_but_one(monkeypatch):
     clock = Busy(monkeypatch, 40.0)
-    c = compare("linear", digits(60), [1, 8, 16, "full"], epochs=0.5, budget=100, lrs=0.1, seeds=2, quiet=True)
+    c = compare("linear", digits(60), [1, 8, 16, "full"], epochs=0.5, budget=100, lrs=0.1, seeds=1, quiet=True)
     assert [row["method"] for row in c.table] == ["1 row", "8 rows"]
     assert "no time for 16 rows; no time for full batch" in c.choices["time"].reason
     assert f"budget: 1 min 40 s, {c.choices['time'].reason}\n" in str(c)
@@ -495,7 +495,7 @@ def test_without_a_budget_every_batch_size_has_every_seed():
 
 
 def test_a_run_takes_a_step_however_little_time_there_is():
-    c = compare("linear", digits(60), [8, "auto"], epochs=0.5, seconds=1e-6, lrs=0.1, seeds=2, quiet=True)
+    c = compare("linear", digits(60), [8, "auto"], epochs=0.5, seconds=1e-6, lrs=0.1, seeds=1, quiet=True)
     assert all(row["steps"] >= 1 for row in c.table)
 
 
