@@ -231,6 +231,10 @@ def test_whole_numbers_with_decimals_are_the_codes_and_names_of_training(tmp_pat
         for given in (gap, tmp_path / "gap.csv"):
             assert runs[kind].predict(given, probabilities=True)[1:].tolist() == expected[1:].tolist()
     assert runs["coded"].predict({"k": ["c", "b"]}).tolist() == runs["coded"].predict({"k": ["2", "1"]}).tolist()
+    dotted = handful.open({"v": ["1.0", "2.0", "1.1"] * 20, "y": Y}, target="y")
+    found = [handful.open({"v": texts, "y": [0, 1]}, target="y", columns=dotted.columns).take([0, 1]) for texts in
+             (["2", "1"], ["2.0", "1.0"], ["02", "1.10"])]  # fmt: skip
+    assert [batch.tensor("v").tolist() for batch in found] == [[2, 0], [2, 0], [-1, -1]]
     zeros = runs["named"].predict({"shop_id": ["08"]}, probabilities=True)  # another name
     assert zeros.tolist() == runs["named"].predict({"shop_id": [None]}, probabilities=True).tolist()
 

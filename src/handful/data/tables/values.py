@@ -194,14 +194,16 @@ def class_names(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -
 
 
 def _of_whole_numbers(column: pa.ChunkedArray, wanted: Column) -> pa.ChunkedArray:
-    """Strings in which "2.0" is the class "2", as files of a frame with gaps have it, and, where training had codes and
-    no class is called by a number, "2" and "2.0" the class of that code."""
+    """Strings in which "2.0" is the class "2", as files of a frame with gaps have it, or the other way round where no
+    two classes are; and where training had codes and no class is called by a number, both the class of that code."""
     classes = wanted.classes or ()
     coded = pa.types.is_integer(named(wanted.type)) and not any(map(is_plain, classes))
-    known = {str(code): name for code, name in enumerate(classes)} if coded else {name: name for name in classes}
+    known = {str(k) if coded else _WHOLE.sub(r"\1", name): name for k, name in enumerate(classes)}
     distinct = pc.unique(column).drop_null()
-    bare = [_WHOLE.sub(r"\1", text) for text in distinct.to_pylist()]
-    names = [known.get(number, text) for number, text in zip(bare, distinct.to_pylist(), strict=True)]
+    texts = distinct.to_pylist() if len(known) == len(classes) else []
+    names = [known.get(_WHOLE.sub(r"\1", text), text) if text not in classes else text for text in texts]
+    if not names:
+        return column
     return pc.take(pa.array(names, TEXT), pc.index_in(column, value_set=distinct))
 
 
