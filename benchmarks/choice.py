@@ -51,7 +51,7 @@ LAWS = (8, 32, 128, 512)
 SCORED = {"last": 2, "averaged": 3}  # columns of a curve
 PROGRESS = 0.03  # of the way from the loss at the start to the best: how far above the best the target lies
 AVERAGED = 0.025  # of a run: what the averaged weights are averaged over
-CODE = "23"  # raise it when a change to handful makes cached runs of `auto` worthless
+CODE = "24"  # raise it when a change to handful makes cached runs of `auto` worthless
 
 
 def fresh(w: Workload, seed: int) -> nn.Module:
@@ -313,18 +313,19 @@ STORY = (
     "where a race had doubled the rate in seven noisy steps (noisy-labels at K=512) 1.47 even so.",
     "",
     "A rate that is too small rises by itself since then, where gradients go on to point one way (docs/choice.md, "
-    "9.): characters, whose best rate is three times the default (a GRU over 32 numbers of a character), 1.17, "
-    "1.16, 1.36 and 1.36 by the averaged weights for 1.39 to 1.46, table-momentum at K=512 1.09 for 1.17; its "
-    "threshold was set on these nine and on eleven sets of never_worse.py. A run of 187 steps, as of characters at "
-    "batch 128, is too short to tell in two of three seeds. A default of 0.03 for momentum in place of 0.02 was "
-    "tried: table-momentum 0.95 to 1.0 for 1.04 to 1.22, cnn-momentum 0.98 to 1.67 for 0.90 to 1.10, so it was "
-    "left.",
+    "9.): characters' best rate is three times the default (a GRU over 32 numbers of a character); without that its "
+    "regret was 1.39 to 1.46. The threshold was set on these nine and on eleven sets of never_worse.py. A run of 187 "
+    "steps, as of characters at batch 128, is too short to tell in one of three seeds. A default of 0.03 for momentum "
+    "in place of 0.02 was tried: table-momentum 0.95 to 1.0 for 1.04 to 1.22, cnn-momentum 0.98 to 1.67 for 0.90 to "
+    "1.10, so it was left.",
     "",
-    "text is missed at all laws by the averaged weights, at all but K=8 by the last ones: no batch from 64 up gets "
+    "text was missed at all laws by the averaged weights, at all but K=8 by the last ones: no batch from 64 up gets "
     "there at any rate of the grid but 64 by the last weights, 16 at 0.027 does; small batches generalise better "
-    "there, which no measurement at the start of a run can see, and a batch that shrank later would not undo what "
-    "was learned: batch=16, lr=0.027 reaches it. Its rate rises, too, which lowers the loss at batch 64 and not at "
-    "128 and 256. Where the means leave out a target that was not reached, they flatter whoever missed it.",
+    "there, which no measurement at the start of a run can see. Where its rows are learned by heart, the open weight "
+    "decay is raised now, and all its runs get there, most of them below the oracle's own end (1.38): a held-out loss "
+    "that ended at 1.43 to 1.46 at its best, and above 2 at the end, ends at 1.36. Batch 16 is there sooner where a "
+    "step of it costs little (K=8, K=32). That rule was made for this workload, and then tried on twenty others "
+    "(never_worse.md). Where the means leave out a target that was not reached, they flatter whoever missed it.",
     "",
     "handful looks at its own averaged weights (`ema`) where the rate is open, and the oracle, whose rate is given, "
     "at its last ones; so the last weights flatter handful, and the averages, taken on both sides by this script, do"

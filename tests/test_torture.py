@@ -45,7 +45,7 @@ def test_every_command_cut_short_leaves_whole_files(hits):
     assert run("commands.py", "--hits", hits)["hits"] >= hits
 
 
-@pytest.mark.parametrize("hits", [6, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("hits", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_commands_are_cut_short_while_they_begin(hits):
     found = run("commands.py", "--fresh", "--hits", hits, "--only", "inspect,predict csv", "--signals", "INT,TERM,HUP")
     assert found["hits"] >= hits

@@ -2,6 +2,9 @@
 Hugging Face; inputs without a name are those of training."""
 
 import dataclasses
+import json
+import sqlite3
+from io import BytesIO
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +17,7 @@ from scipy import sparse
 
 import handful
 from handful.base.errors import HandfulError
+from handful.data.datasets import with_names
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -84,6 +88,66 @@ def test_fields_are_columns(kind):
     assert said == (kind == "loadmat")
 
 
+@pytest.mark.parametrize("holder", ["rows", "columns", "arrow", "structured", "file", "store"])
+def test_a_field_called_bytes_is_a_field(holder, tmp_path):
+    """`packets` was lost, and `net` the number of bytes."""
+    rows = [{"net": {"bytes": k * 7 % N, "packets": k}, "y": k % 2} for k in range(N)]
+    columns = {"net": [row["net"] for row in rows], "y": Y}
+    pairs = np.array(
+        [(row["net"]["bytes"], row["net"]["packets"]) for row in rows], [("bytes", "i8"), ("packets", "i8")]
+    )
+    (tmp_path / "net.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    held = {"rows": rows, "columns": columns, "arrow": pa.table(columns), "structured": {"net": pairs, "y": Y}}
+    source = handful.open(held.get(holder, tmp_path / "net.jsonl"), target="y")
+    source = handful.prepare(tmp_path / "net.jsonl", tmp_path / "s", target="y") if holder == "store" else source
+    assert sorted(source.columns) == ["net.bytes", "net.packets", "y"]
+    assert source.take([0, 1, 2]).tensor("net.bytes").tolist() == [0, 7, 14]
+
+
+def test_pictures_as_hubs_publish_them_are_read_in_a_column():
+    pictures = [BytesIO() for _ in range(4)]
+    for k, stream in enumerate(pictures):
+        Image.new("RGB", (5, 4), (k, 0, 0)).save(stream, "PNG")
+    items = [{"bytes": stream.getvalue(), "path": f"{k}.png"} for k, stream in enumerate(pictures)]
+    for data in ({"image": items, "y": [0, 1, 0, 1]}, pa.table({"image": items, "y": [0, 1, 0, 1]})):
+        assert handful.open(data, target="y").take([2]).tensor("image")[0, 0, 0, 0] == 2
+
+
+class Model:
+    """As pydantic's."""
+
+    def __init__(self, **values):
+        self.values = values
+
+    def model_dump(self):
+        return self.values
+
+
+def test_rows_of_data_bases_and_models_of_pydantic():
+    base = sqlite3.connect(":memory:")
+    base.row_factory = sqlite3.Row
+    base.execute("create table t(a real, y integer)")
+    base.executemany("insert into t values (?, ?)", zip(X.tolist(), Y.tolist()))
+    for rows in (base.execute("select * from t").fetchall(), [Model(a=a, y=y) for a, y in zip(X.tolist(), Y.tolist())]):
+        assert handful.open(rows, target="y").take(range(N)).tensor("a").tolist() == X.tolist()
+
+
+class Numbered:
+    """A data set by what it does, whose keys are not what `dict` takes."""
+
+    keys = ("one", "two")
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, row):
+        return X[row], int(Y[row])
+
+
+def test_a_data_set_whose_keys_are_its_own():
+    assert handful.open(Numbered()).take([3]).tensor("y").tolist() == [1]
+
+
 def test_a_row_that_lacks_a_field_or_all_of_them():
     run = handful.fit("linear", LISTS, target="y", until="steps(3)", quiet=True)
     expected = run.predict({"u.a": [None], "u.b": [None]}, probabilities=True)
@@ -148,6 +212,33 @@ def test_a_stream_keeps_the_names_of_its_classes(tmp_path):
     }
 
 
+def test_whole_numbers_with_decimals_are_the_codes_and_names_of_training(tmp_path):
+    """As in a frame with gaps, and in a CSV file of it: one gap made all other rows unknown."""
+    codes, y = np.arange(20 * N) % 3, np.tile(Y, 20)
+    rows = {"coded": {"k": codes, "y": y}, "named": {"shop_id": codes + 7, "y": y}}
+    coded = with_names(handful.open(rows["coded"], target="y"), {"k": ("a", "b", "c")})
+    runs = {"coded": handful.fit("linear", coded, until="steps(3)", quiet=True),
+            "named": handful.fit("linear", rows["named"], target="y", until="steps(3)", quiet=True)}  # fmt: skip
+    for kind, name in {"coded": "k", "named": "shop_id"}.items():
+        values = rows[kind][name]
+        assert runs[kind].pipeline.columns[name].kind == "category"
+        expected = runs[kind].predict({name: values}, probabilities=True)
+        assert len(np.unique(expected, axis=0)) == 3
+        for other in (values * 1.0, (values * 1.0).astype(str), values.astype(str), values.astype("f4").tolist()):
+            assert runs[kind].predict({name: other}, probabilities=True).tolist() == expected.tolist()
+        gap = pd.DataFrame({name: [None, *values[1:]], "other": 0})
+        gap.to_csv(tmp_path / "gap.csv", index=False)
+        for given in (gap, tmp_path / "gap.csv"):
+            assert runs[kind].predict(given, probabilities=True)[1:].tolist() == expected[1:].tolist()
+    assert runs["coded"].predict({"k": ["c", "b"]}).tolist() == runs["coded"].predict({"k": ["2", "1"]}).tolist()
+    dotted = handful.open({"v": ["1.0", "2.0", "1.1"] * 20, "y": Y}, target="y")
+    found = [handful.open({"v": texts, "y": [0, 1]}, target="y", columns=dotted.columns).take([0, 1]) for texts in
+             (["2", "1"], ["2.0", "1.0"], ["02", "1.10"])]  # fmt: skip
+    assert [batch.tensor("v").tolist() for batch in found] == [[2, 0], [2, 0], [-1, -1]]
+    zeros = runs["named"].predict({"shop_id": ["08"]}, probabilities=True)  # another name
+    assert zeros.tolist() == runs["named"].predict({"shop_id": [None]}, probabilities=True).tolist()
+
+
 def test_types_of_arrow_that_wrap_others():
     blocks = RNG.normal(size=(4, 2, 3))
     runs = pa.RunEndEncodedArray.from_arrays([3, 4], ["a", "b"])
@@ -197,6 +288,17 @@ def test_inputs_without_a_name_are_the_only_one_of_training(tmp_path):
     assert run.evaluate((pictures, labels)) == run.evaluate(tmp_path)
     ages = handful.fit("linear", pd.DataFrame({"age": X, "y": Y}), target="y", until="steps(2)", quiet=True)
     assert ages.predict(X.tolist()).tolist() == ages.predict({"age": X}).tolist()
+
+
+def test_a_block_of_sounds_is_sounds():
+    sounds = [RNG.normal(size=400 + k).astype(np.float32) for k in range(20)]
+    source = handful.open({"sound": sounds, "y": Y[:20]}, target="y", rate=8000)
+    run = handful.fit("auto", source, until="steps(2)", quiet=True)
+    block = np.stack([sound[:400] for sound in sounds])
+    expected = run.predict({"sound": list(block)}, probabilities=True)
+    for given in (block, torch.from_numpy(block), {"sound": block}):
+        assert run.predict(given, probabilities=True).tolist() == expected.tolist()
+    assert run.predict(block[3], probabilities=True).tolist() == run.predict([block[3]], probabilities=True).tolist()
 
 
 def test_a_store_of_several_targets_is_theirs(tmp_path):

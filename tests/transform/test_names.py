@@ -43,6 +43,9 @@ def test_numbers_too_long_for_a_float_are_names(tmp_path):
     found = [np.asarray(run.predict(data)) for data in (tmp_path / "t.csv", frame[["account"]])]
     assert np.corrcoef(frame["y"], found[0])[0, 1] > 0.99
     assert_array_equal(*found)
+    frame["account"] = frame["account"].astype("Int64").mask(which == 2)
+    notes = handful.fit("auto", frame, target="y", until="steps(1)", quiet=True).plan.notes
+    assert any("beside its gaps they are rounded: give it as text" in note for note in notes)
 
 
 def test_an_order_that_says_something_is_kept():

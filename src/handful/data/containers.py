@@ -86,7 +86,9 @@ def flat_columns(key: str, value: object) -> Iterator[tuple[str, object]]:
             found = {name: rows[name] for name in names}
         case list() if isinstance(next((row for row in value if row is not None), None), Mapping):
             found = _of_rows([{} if row is None else row for row in value])
-    if not found or "bytes" in found:  # a picture or sound, as data set hubs write them
+            if found.keys() <= {"bytes", "path"} and any(type(data) is bytes for data in found.get("bytes", ())):
+                value, found = found["bytes"], {}  # pictures or sounds, as data set hubs write them
+    if not found:
         yield key, value
         return
     for name, values in found.items():
@@ -147,6 +149,10 @@ def _fields_of(row: object) -> Callable[[object], dict[str, object]] | None:
     """How a row with named fields, which is no mapping, becomes one."""
     if isinstance(row, tuple) and hasattr(row, "_asdict"):
         return lambda row: row._asdict()  # type: ignore[attr-defined]
+    if hasattr(row, "model_dump"):  # pydantic's
+        return lambda row: row.model_dump()  # type: ignore[attr-defined]
+    if type(row).__name__ in ("Row", "Record") and hasattr(row, "keys"):  # of a data base, as sqlite3's
+        return lambda row: dict(row)  # type: ignore[call-overload]
     if is_dataclass(row) and not isinstance(row, type) and not hasattr(row, "__array__"):  # as zarr's arrays are
         names = [field.name for field in fields(row)]
         return lambda row: {name: getattr(row, name) for name in names}

@@ -222,10 +222,8 @@ def hold_out(
             chooser.notes.append(f"valid={asked.share} is a number of rows, too few to score well; a share is below 1.")
         chooser.notes += [] if language or asked.last or asked.by or source.horizon else overlapping(source)
     names, said = names_in(rows, [options.weight, sampling_column(options.shuffle)]) if ready_made else ({}, [])
-    if names:
-        chooser.notes += said
-        return Named(rows, names), valid and Named(valid, names)
-    return rows, valid
+    chooser.notes += said
+    return (Named(rows, names), valid and Named(valid, names)) if names else (rows, valid)
 
 
 def open_valid(source: Source, options: Config, chooser: Chooser, pipeline: Pipeline, language: bool) -> Source:

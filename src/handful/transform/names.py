@@ -91,6 +91,11 @@ def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str,
             continue
         called = _ID.search(name) is not None and len(np.unique(x[kept])) > 2
         long = np.abs(x[kept].astype(np.float64)).max() > _EXACT
+        if long and x.dtype.kind == "f":  # beside gaps
+            notes.append(
+                f"'{name}' holds whole numbers so long that beside its gaps they are rounded: give it as text."
+            )
+            continue
         if not (called or long) and not (_MAYBE.search(name) and scattered(x[kept], y[kept])):
             continue
         parts = [np.unique(batch.tensor(name).numpy()) for batch in chunks_of(source, [name])]
@@ -113,7 +118,7 @@ def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str,
 
 
 def _whole(name: str, column: Column) -> bool:
-    kind = named(column.type)
+    kind = named(column.type or column.dtype)
     integers = kind is not None and str(kind).lstrip("u").startswith("int")
     return column.kind == "number" and integers and column.dates is None and not TIME_NAME.search(name)
 

@@ -59,6 +59,8 @@ def _from_values(key: str, value: object, o: Options, notes: list[str]) -> Store
     if wanted is not None and wanted.kind in ("number", "category", "text"):
         value = _typed(value, wanted)
     match value:
+        case Tensor() | np.ndarray() if value.ndim in (1, 2) and wanted is not None and wanted.kind == "audio":
+            return _from_list(key, list(value if value.ndim == 2 else value[None]), o, notes)  # one sound, or some
         case Tensor() if value.is_nested:
             return _from_list(key, list(value.detach().unbind()), o, notes)
         case Tensor():

@@ -75,11 +75,17 @@ def _fields(name: str, column: pa.ChunkedArray, known: Collection[str]) -> Itera
     if inner and name not in known:  # no row has it, though training had fields of it
         yield from ((one, column) for one in inner)
         return
-    if not pa.types.is_struct(column.type) or column.type.get_field_index("bytes") >= 0:
+    if not pa.types.is_struct(column.type) or _is_file(column.type):
         yield name, column
         return
     for field in column.type:
         yield from _fields(f"{name}.{field.name}", pc.struct_field(column, field.name), known)
+
+
+def _is_file(kind: pa.StructType) -> bool:
+    """Whether it is {bytes, path}, as data set hubs publish media, and not, say, how many bytes something has."""
+    types = {field.name: field.type for field in kind}
+    return types.keys() <= {"bytes", "path"} and "bytes" in types and not is_number(types["bytes"])
 
 
 def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -100,7 +106,7 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return plain_column(_storage(column))
     if t.is_run_end_encoded(kind):
         return plain_column(pa.chunked_array([pc.run_end_decode(c) for c in column.chunks], kind.value_type))
-    if t.is_struct(kind) and kind.get_field_index("bytes") >= 0:  # {bytes, path}, as data set hubs publish media
+    if t.is_struct(kind) and _is_file(kind):
         found = pc.struct_field(column, "bytes")
         named = len(column) and found.null_count == len(column) and kind.get_field_index("path") >= 0
         return plain_column(pc.struct_field(column, "path") if named else found)

@@ -1,6 +1,7 @@
 """The values of a column: `apply`, the one place where what was decided or learned of a column is applied."""
 
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +22,7 @@ from handful.data.media.items import IMAGES, SOUNDS, BinaryItems, FileItems, Ite
 from handful.data.options import Options
 from handful.data.tables.cells.dates import DIGITS, DURATION, TIME_OF_DAY, of_digits
 from handful.data.tables.cells.several import cells
-from handful.data.tables.cells.strings import codes_of, read_numbers, reader
+from handful.data.tables.cells.strings import codes_of, is_plain, read_numbers, reader
 from handful.data.tables.columns import column_stats, decide
 from handful.data.tables.types import (
     BYTES,
@@ -42,6 +43,7 @@ from handful.data.tables.types import (
 MEDIA: dict[str, Callable[[Items, Options, list[str]], Stored]]
 MEDIA = {"image": images.from_items, "audio": audio.from_items}
 NEW = "not seen before"
+_WHOLE = re.compile(r"^\s*([-+]?\d+)(?:\.0*)?\s*$")
 _SECONDS: dict[str, Callable[[pa.DataType], bool]] = {TIME_OF_DAY: pa.types.is_time, DURATION: pa.types.is_duration}
 
 
@@ -154,6 +156,9 @@ def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, not
     """The place of each value's name among the classes; -1 where it is missing or not among them."""
     column, classes = class_names(key, column, wanted, o), wanted.classes or ()
     codes, unknown = codes_of(column, classes)
+    if len(unknown):
+        column = _of_whole_numbers(column, wanted)
+        codes, unknown = codes_of(column, classes)
     if not len(unknown):
         return Dense(codes, replace(wanted, open=False) if wanted.open else wanted)
     if key == o.target or wanted.open:
@@ -175,8 +180,8 @@ def class_names(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -
     distinct = pc.unique(column).drop_null()
     if pa.types.is_floating(column.type):
         distinct = distinct.filter(pc.invert(pc.is_nan(distinct)))
-    if pa.types.is_integer(column.type) and pa.types.is_integer(named(wanted.type)):
-        known = dict(enumerate(classes)) | {-1: None}
+    if is_amount(column.type) and not pa.types.is_boolean(column.type) and pa.types.is_integer(named(wanted.type)):
+        known = dict(enumerate(classes)) | {-1: None}  # 1.0 is 1 here, as in a frame with gaps
         names = [known.get(code, str(code)) for code in distinct.to_pylist()]
     else:
         read = reader(str(column.type))
@@ -185,6 +190,20 @@ def class_names(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -
             with suppress(ValueError):
                 means.setdefault(read(name), []).append(name)
         names = [_meant(key, text, means.get(read(text), []), o) for text in distinct.cast(TEXT).to_pylist()]
+    return pc.take(pa.array(names, TEXT), pc.index_in(column, value_set=distinct))
+
+
+def _of_whole_numbers(column: pa.ChunkedArray, wanted: Column) -> pa.ChunkedArray:
+    """Strings in which "2.0" is the class "2", as files of a frame with gaps have it, or the other way round where no
+    two classes are; and where training had codes and no class is called by a number, both the class of that code."""
+    classes = wanted.classes or ()
+    coded = pa.types.is_integer(named(wanted.type)) and not any(map(is_plain, classes))
+    known = {str(k) if coded else _WHOLE.sub(r"\1", name): name for k, name in enumerate(classes)}
+    distinct = pc.unique(column).drop_null()
+    texts = distinct.to_pylist() if len(known) == len(classes) else []
+    names = [known.get(_WHOLE.sub(r"\1", text), text) if text not in classes else text for text in texts]
+    if not names:
+        return column
     return pc.take(pa.array(names, TEXT), pc.index_in(column, value_set=distinct))
 
 
