@@ -1,4 +1,5 @@
-"""A model whose parameters are others in the middle of a run, by a callback, or in another order when it goes on."""
+"""A model that is another in the middle of a run: by a callback, by a buffer that grows, or in another order when it
+goes on."""
 
 import pytest
 import torch
@@ -108,3 +109,50 @@ def test_layers_that_a_callback_adds_are_said_not_to_be_trained_where_no_optimiz
 def test_a_callback_that_leaves_the_parameters_is_not_spoken_of():
     run = handful.fit(Net(), data(), until="steps(5)", valid=None, callbacks=[lambda event, info: None], **HOW)
     assert not any("other parameters" in note for note in run.plan.notes)
+
+
+class Remembers(nn.Module):
+    """Takes the mean of rows that it has seen off new ones: its memory grows from step to step."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(16, 1)
+        self.register_buffer("memory", torch.zeros(0, 16))
+
+    def forward(self, x):
+        if self.training:
+            self.memory = torch.cat([self.memory, x.detach()[:2]])
+        return self.layer(x - self.memory.sum(0) / max(1, len(self.memory))).squeeze(-1)
+
+
+def test_a_buffer_that_grows_is_that_of_a_plain_loop():
+    run = handful.fit(Remembers(), data(), until="steps(40)", optimizer="sgd", valid=None, **HOW)
+    plain, rows = Remembers(), handful.Order(200, seed=0)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.01)
+    for step in range(40):
+        x, y = (part[torch.as_tensor(rows[step * 16 : step * 16 + 16])] for part in data())
+        optimizer.zero_grad()
+        nn.functional.mse_loss(plain(x), y).backward()
+        optimizer.step()
+    assert same(run.model, plain)
+
+
+@pytest.mark.parametrize("given", [{"valid": None}, {"valid": data(60, 2), "evaluate_every": 1, "ema": 0.9}])
+def test_a_run_whose_buffer_grows_goes_on_is_loaded_and_keeps_its_best_weights(tmp_path, given):
+    """The average was of two sizes (a traceback), and the best weights did not fit at the end of the run."""
+    whole = handful.fit(Remembers(), data(), until="steps(40)", out=tmp_path / "whole", **HOW, **given)
+    handful.fit(Remembers(), data(), until="steps(20)", out=tmp_path / "cut", **HOW, **given)
+    again = {} if given["valid"] is None else {"valid": given["valid"]}
+    end = handful.resume(tmp_path / "cut", model=Remembers(), train=data(), until="steps(40)", quiet=True, **again)
+    assert same(end.model, whole.model)
+    loaded = handful.load(tmp_path / "whole", model=Remembers())
+    assert len(loaded.model.memory) == 2 * (whole.best or {"step": 40})["step"]
+    assert loaded.evaluate(data(60, 2)) == whole.evaluate(data(60, 2))
+    if again:
+        assert whole.evaluate(data(60, 2))["loss"] == pytest.approx(whole.best["valid_loss"], rel=1e-5)
+
+
+def test_with_nothing_given_a_buffer_may_grow():
+    run = handful.fit(Remembers(), data(), quiet=True)
+    assert len(run.model.memory) > 0

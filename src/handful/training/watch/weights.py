@@ -80,7 +80,15 @@ def _parts(model: nn.Module) -> list[object]:
 
 
 def load_weights(model: nn.Module, weights: Weights) -> None:
-    """Put parameters and buffers into the model; HandfulError when they belong to another model."""
+    """Put parameters and buffers into the model, of which a buffer may have grown; HandfulError when they belong to
+    another model."""
+    for prefix, module in model.named_modules():
+        for name, buffer in [] if isinstance(module, torch.jit.ScriptModule) else module._buffers.items():
+            saved = weights.get(f"{prefix}.{name}" if prefix else name)
+            if saved is None or buffer is None or nn.parameter.is_lazy(buffer) or is_shard(buffer):
+                continue
+            if buffer.shape != saved.shape:
+                module._buffers[name] = buffer.new_empty(saved.shape)  # not in place: the caller may hold the other
     told = model.state_dict()
     own = {name: held for name, held in told.items() if isinstance(held, Tensor)}
     extra = {name: held for name, held in told.items() if name not in own}  # see `beside`
@@ -304,12 +312,14 @@ def _averaged(name: str, value: Tensor, names: Collection[str]) -> bool:
 
 def update_average(average: Weights, now: Weights, weight: float | Tensor) -> None:
     """Move the average to the weights of now by `weight`, a number or 0-d; what has no average is copied."""
-    moving = [name for name, value in now.items() if _averaged(name, value, now.keys())]
+    grown = {name: value.clone() for name, value in now.items() if average[name].shape != value.shape}
+    average |= grown  # in place
+    moving = [name for name, value in now.items() if name not in grown and _averaged(name, value, now.keys())]
     old, new = [average[name] for name in moving], [now[name] for name in moving]
     with torch.no_grad():
         if isinstance(weight, Tensor):
             torch._foreach_lerp_(old, new, [weight.to(value.dtype) for value in new])
         else:
             torch._foreach_lerp_(old, new, weight)
-        for name in now.keys() - set(moving):
+        for name in now.keys() - set(moving) - grown.keys():
             average[name].copy_(now[name])
