@@ -229,6 +229,24 @@ def test_what_cannot_be_exported_is_said(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_export_that_fails_inside_a_vmap_leaves_the_process_as_it_was(tmp_path):
+    """Every random number that was drawn in it from then on was an error of vmap's."""
+
+    class Steep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 1)
+
+        def forward(self, x):
+            slope = torch.func.vmap(torch.func.grad(lambda v: self.layer(v).tanh().sum()))
+            return self.layer(x).squeeze(-1) + slope(x).sum(-1)
+
+    run = handful.fit(Steep(), (torch.randn(40, 2), torch.randn(40)), **HOW)
+    with pytest.raises(HandfulError, match=r"torch.export cannot trace Steep"):
+        run.export(tmp_path / "m.pt2")
+    assert torch.randn(3).shape == (3,)
+
+
 class Spreads(nn.Conv2d):
     """A class for each place of a picture, in three channels."""
 

@@ -29,6 +29,7 @@ class Callbacks:
     may_stop: bool = True  # not a run of several ranks
     unheard: str = ""  # that one answered with what stops nothing
     reason: str | None = None  # why one of them asks the run to stop
+    after: Callable[[], object] | None = None  # called when they have been told
     _told: list[Callback] = field(default_factory=list)  # of the start, and not of the end yet
     _saved: Row = field(default_factory=dict)  # states by class and place; also of callbacks that are not here
 
@@ -54,6 +55,8 @@ class Callbacks:
                 case answer if answer is not None and event in ("step", "evaluate") and not self.unheard:
                     why = "which does nothing: a text, the reason, stops the run"
                     self.unheard = f"a callback answered {answer!r} at '{event}', {why}"
+        if self.all and self.after:
+            self.after()
 
     def end(self, info: Row) -> None:
         """Let all that were told of the start know of the end, also where one fails there; raises the first error."""

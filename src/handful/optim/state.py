@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from handful.base.errors import MISTAKES, HandfulError
+from handful.base.errors import MISTAKES, HandfulError, some
 from handful.base.shards import as_shared, is_shard
 from handful.optim.parts import without_compiler
 
@@ -296,6 +296,31 @@ def _put_beside(optimizer: Optimizer, beside: Mapping[str, Any]) -> None:
                     vars(old).update(new)
                 case _, new:
                     held[name] = new
+
+
+def order(optimizer: Optimizer, model: nn.Module) -> list[list[str | None]]:
+    """The names of the parameters of each group, which `state_tensors` numbers; None for one that the model has not."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [[names.get(id(parameter)) for parameter in group["params"]] for group in optimizer.param_groups]
+
+
+def put_in_order(optimizer: Optimizer, model: nn.Module, stored: Sequence[Sequence[str | None]]) -> None:
+    """Let each group hold its parameters in this order: a model may list the same ones in another one than that of
+    which the state was stored. HandfulError where they are not the same."""
+    named = dict(model.named_parameters(remove_duplicate=False))
+    known = set(map(id, named.values()))
+    for group, names in zip(optimizer.param_groups, stored, strict=False):
+        own = {id(parameter): parameter for parameter in group["params"]}
+        others = (parameter for key, parameter in own.items() if key not in known)
+        ordered = [named[name] if name in named else next(others, None) for name in names]
+        if len(ordered) == len(own) and {*map(id, ordered)} != own.keys():
+            odd = [name or "one given up" for name, p in zip(names, ordered, strict=True) if id(p) not in own]
+            raise HandfulError(
+                "the stored optimizer state is of other parameters than those of this model, or in other groups: "
+                + some(odd)
+            )
+        if len(ordered) == len(own):
+            group["params"][:] = ordered
 
 
 def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

@@ -5,12 +5,12 @@ Due moments are functions of position, never of time (but for checkpoints, which
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, some
 from handful.base.plan import Row
 from handful.base.score import direction, lower_is_better, steady
 from handful.base.stopwatch import part
@@ -39,7 +39,7 @@ from handful.training.watch.restart import (
     telling,
 )
 from handful.training.watch.saved import evaluated
-from handful.training.watch.weights import Weights, left_as_it_was, load_weights, under
+from handful.training.watch.weights import Weights, copy_weights, left_as_it_was, load_weights, reader, under
 
 CONSIDERED = 16  # times in a run that the batch may grow
 LATER = 0.25  # and a number's later look is as good as the lowest within so many: later is not always better
@@ -53,6 +53,37 @@ AS_GOOD = 0.5  # of a standard error: what the best look is allowed for having b
 
 
 @dataclass
+class Rebuilt:
+    """Called after callbacks: says where one gave the model other parameters, as by pruning or growing it. An average,
+    and best weights of another form, begin anew."""
+
+    t: Training
+    known: dict[str, nn.Parameter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known = dict(self.t.state.model.named_parameters())
+
+    def __call__(self) -> None:
+        before, model, s = self.known, self.t.state.model, self.t.state
+        self.known = now = dict(model.named_parameters())
+        if before.keys() == now.keys() and all(now[name] is p for name, p in before.items()):
+            return
+        moved = {id(p) for group in s.optimizer.param_groups for p in group["params"]} | set(map(id, before.values()))
+        new = [name for name, p in now.items() if p.requires_grad and id(p) not in moved]
+        self.t.weights = reader(model)
+        said = "a callback gave the model other parameters"
+        if s.average is not None:
+            s.average, said = copy_weights(model), f"{said}; the average of the weights begins anew"
+        form = {name: value.shape for name, value in copy_weights(model, clone=False).items()}
+        if s.best is not None and form != {name: value.shape for name, value in s.best.weights.items()}:
+            s.best, s.first, said = None, None, f"{said}; the best weights are those of a look after it"
+        if new:
+            said += f"; {some(new)} will not be trained, as the optimizer was made before: let them be there, or "
+            said += "frozen, when the run begins, or go on in a run of its own"
+        say(self.t, said)
+
+
+@dataclass
 class Observer:
     """Looks at a run where something is due, and tells its callbacks."""
 
@@ -63,6 +94,7 @@ class Observer:
     def __post_init__(self) -> None:
         self.t.looked_at, self.t.next_moment = self.t.state.step, 0
         self.t.state.callbacks.may_stop = self.t.ranks.size == 1
+        self.t.state.callbacks.after = Rebuilt(self.t)
         if open_looks(self.t):
             self.early = tuple(n for n in (self.t.examples // k for k in (8, 4, 2)) if 0 < n < self.t.evaluate_every)
 

@@ -11,6 +11,7 @@ from handful.base.errors import HandfulError
 from handful.base.plan import Row
 from handful.optim.build import load_state, state_tensors
 from handful.optim.parts import averages_itself, switch
+from handful.optim.state import order, put_in_order
 from handful.training.state import Best, Kept, State
 from handful.training.watch.history import Window
 from handful.training.watch.weights import Weights, changed, copy_weights, laid_out, load_weights, put_beside, under
@@ -59,7 +60,7 @@ def meta_of(state: State) -> Row:
     """The rest of the state, as JSON holds it."""
     w, best = state.window.whole(), state.best
     return {name: getattr(state, name) for name in PLAIN} | {
-        "optimizer": state_tensors(state.optimizer)[1],
+        "optimizer": state_tensors(state.optimizer)[1] | {"order": order(state.optimizer, state.model)},
         "window": [w.loss, w.weight, {k: v.tolist() for k, v in w.metrics.items()}],
         "best": best.row if best else None,
         "callbacks": state.callbacks.state(),
@@ -82,6 +83,7 @@ def restore(state: State, tensors: dict[str, Tensor], meta: Row) -> None:
             raise HandfulError(f"{name} is {was} in this run and {now} in the model given to go on with; give it {was}")
     load_weights(state.model, weights)
     put_beside(state.model, meta["beside"], tensors, state.loss)
+    put_in_order(state.optimizer, state.model, meta["optimizer"].get("order", ()))
     load_state(state.optimizer, under("optimizer.", tensors), meta["optimizer"])
     own = copy_weights(state.model, clone=False)
     state.average = laid_out(own, under("average.", tensors)) or None
