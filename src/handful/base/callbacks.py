@@ -29,7 +29,9 @@ class Callbacks:
     may_stop: bool = True  # not a run of several ranks
     unheard: str = ""  # that one answered with what stops nothing
     reason: str | None = None  # why one of them asks the run to stop
-    after: Callable[[], object] | None = None  # called when they have been told
+    after: Callable[[], object] | None = None  # called when they have been told, where this number is another then
+    changes: Sequence[int] = (0,)
+    changed: int = 0
     _told: list[Callback] = field(default_factory=list)  # of the start, and not of the end yet
     _saved: Row = field(default_factory=dict)  # states by class and place; also of callbacks that are not here
 
@@ -55,7 +57,8 @@ class Callbacks:
                 case answer if answer is not None and event in ("step", "evaluate") and not self.unheard:
                     why = "which does nothing: a text, the reason, stops the run"
                     self.unheard = f"a callback answered {answer!r} at '{event}', {why}"
-        if self.all and self.after:
+        if self.all and self.after and self.changes[0] != self.changed:
+            self.changed = self.changes[0]
             self.after()
 
     def end(self, info: Row) -> None:

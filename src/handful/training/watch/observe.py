@@ -6,9 +6,14 @@ Due moments are functions of position, never of time (but for checkpoints, which
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from handful.base.errors import HandfulError, some
 from handful.base.plan import Row
@@ -50,6 +55,19 @@ NEARER = 80  # looks of an open run, after which they are twice as far apart, an
 FULL = 1000  # rows of the history of a run whose length is not known, before they are fewer
 EVALUATION_BATCH = 512  # rows read at a time when scores are computed; the scores do not depend on it
 AS_GOOD = 0.5  # of a standard error: what the best look is allowed for having been the lowest of several
+
+
+@cache
+def registered() -> list[int]:
+    """[how many parameters and layers modules were given since the first call], a list that goes on counting."""
+    so_far = [0]
+
+    def one_more(*given: object) -> None:
+        so_far[0] += 1
+
+    register_module_parameter_registration_hook(one_more)
+    register_module_module_registration_hook(one_more)
+    return so_far
 
 
 @dataclass
@@ -94,7 +112,8 @@ class Observer:
     def __post_init__(self) -> None:
         self.t.looked_at, self.t.next_moment = self.t.state.step, 0
         self.t.state.callbacks.may_stop = self.t.ranks.size == 1
-        self.t.state.callbacks.after = Rebuilt(self.t)
+        callbacks = self.t.state.callbacks
+        callbacks.after, callbacks.changes, callbacks.changed = Rebuilt(self.t), registered(), registered()[0]
         if open_looks(self.t):
             self.early = tuple(n for n in (self.t.examples // k for k in (8, 4, 2)) if 0 < n < self.t.evaluate_every)
 
