@@ -242,3 +242,13 @@ def test_files_in_utf_16_as_a_spreadsheet_writes_them(kind, tmp_path):
     source = handful.open(where)
     assert source.columns["wo"].classes == ("Köln", "Ulm", "Zürich")
     np.testing.assert_array_equal(values(source, "größe"), frame["größe"])
+
+
+def test_a_superscript_is_a_text_among_numbers(tmp_path):
+    """'¹'.isdigit(), and int('¹') fails."""
+    (tmp_path / "t.csv").write_text("a,b\n" + "0,1\n" * 5 + "¹,2\n", encoding="utf-8")
+    (tmp_path / "u.csv").write_text("²,¹,u,v\n" + "0,1\n" * 5, encoding="utf-8")
+    assert handful.open(tmp_path / "t.csv").columns["a"].classes == ("0", "¹")
+    assert len(handful.open(tmp_path / "t.csv")) == 6
+    with pytest.raises(HandfulError, match="2 values in its header|values"):
+        handful.open(tmp_path / "u.csv")

@@ -358,7 +358,7 @@ def _codes(names: Sequence[str], records: list[list[str]]) -> tuple[str, ...]:
             and len({*map(float, told)}) < len(told)
         ):
             found.append(name)
-        whole = len({len(cell) for cell in told}) == 1 and all(cell.isascii() and cell.isdigit() for cell in told)
+        whole = len({len(cell) for cell in told}) == 1 and all(cell.isascii() and cell.isdecimal() for cell in told)
         if whole and len(max(told)) > 2 and len(told) > 1 and min(told)[0] == "0" and not TIME_NAME.search(name):
             found.append(name)
     return tuple(found)
@@ -386,10 +386,10 @@ def _records(text: str, separator: str, cut: bool) -> list[list[str]]:
 def _counted(records: list[list[str]]) -> Dialect | None:
     """The dialect of a file whose first line is: rows, columns, names of classes; the last value of the others counts
     these."""
-    if len(records) < 2 or len(records[0]) < 4 or not all(value.isdigit() for value in records[0][:2]):
+    if len(records) < 2 or len(records[0]) < 4 or not all(value.isdecimal() for value in records[0][:2]):
         return None
     columns, classes = int(records[0][1]), tuple(records[0][2:])
-    codes = {record[-1] for record in records[1:] if len(record) == columns + 1 and record[-1].isdigit()}
+    codes = {record[-1] for record in records[1:] if len(record) == columns + 1 and record[-1].isdecimal()}
     fits = all(len(record) == columns + 1 for record in records[1:]) and all(int(code) < len(classes) for code in codes)
     if not fits or not codes or any(map(NUMBER.fullmatch, classes)):
         return None

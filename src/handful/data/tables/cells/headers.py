@@ -124,13 +124,13 @@ def is_values(records: list[list[str]]) -> bool:
     steps = [b - a for a, b in itertools.pairwise(amounts)]
     rises = amounts[0] >= 0 and all(step > 0 for step in steps)
     even = rises and all(math.isclose(step, steps[0], rel_tol=1e-3) for step in steps)
-    whole = rises and all(first[i].strip().isdigit() for i in numbers)
+    whole = rises and all(first[i].strip().isdecimal() for i in numbers)
     return any(seen) or not ((even and (whole or len(numbers) > 2)) or (whole and (words or len(numbers) > 4)))
 
 
 def _counts_on(first: str, below: tuple[str, ...]) -> bool:
     """Whether whole numbers count on from the first, one by one, as the numbers of rows do."""
-    counted = [int(value) if value.strip().isdigit() else -1 for value in (first, *below)]
+    counted = [int(value) if value.strip().isdecimal() else -1 for value in (first, *below)]
     return len(counted) > 4 and counted[0] in (0, 1) and all(b - a == 1 for a, b in itertools.pairwise(counted))
 
 
