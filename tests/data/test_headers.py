@@ -250,5 +250,5 @@ def test_a_superscript_is_a_text_among_numbers(tmp_path):
     (tmp_path / "u.csv").write_text("²,¹,u,v\n" + "0,1\n" * 5, encoding="utf-8")
     assert handful.open(tmp_path / "t.csv").columns["a"].classes == ("0", "¹")
     assert len(handful.open(tmp_path / "t.csv")) == 6
-    with pytest.raises(HandfulError, match="2 values in its header|values"):
+    with pytest.raises(HandfulError, match="values"):
         handful.open(tmp_path / "u.csv")
