@@ -10,6 +10,7 @@ import safetensors
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import handful
 from handful.base.errors import HandfulError
@@ -245,6 +246,9 @@ def test_an_export_that_fails_inside_a_vmap_leaves_the_process_as_it_was(tmp_pat
     with pytest.raises(HandfulError, match=r"torch.export cannot trace Steep"):
         run.export(tmp_path / "m.pt2")
     assert torch.randn(3).shape == (3,)
+    x = torch.ones(3, requires_grad=True)
+    checkpoint(lambda x: x.square().sum(), x, use_reentrant=False).backward()
+    assert torch.equal(x.grad, 2 * torch.ones(3))
 
 
 class Spreads(nn.Conv2d):

@@ -64,6 +64,7 @@ class Callbacks:
     def end(self, info: Row) -> None:
         """Let all that were told of the start know of the end, also where one fails there; raises the first error."""
         errors = []
+        self.after = None  # it holds all that the run was made of
         while self._told:
             try:
                 self._told.pop(0)("end", info)

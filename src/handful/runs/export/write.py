@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C import _autograd as autograd
 from torch._C import _functorch as functorch
 from torch.export import Dim, ExportedProgram
 
@@ -111,8 +112,10 @@ def traced(program: Program) -> ExportedProgram:
                 return torch.export.export(program, (program.example(3),), dynamic_shapes=(sides,), strict=strict)
         except MISTAKES as error:
             errors.append(error)
-            while functorch.peek_interpreter_stack() is not None:  # torch 2.13 leaves those of a vmap or grad in the
-                functorch.pop_dynamic_layer_stack()  # model there, under which no random number can be drawn any more
+            if functorch.peek_interpreter_stack() is not None:  # torch 2.13 leaves those of a vmap or grad in the model
+                autograd._saved_tensors_hooks_enable()  # there, under which no random number can be drawn any more,
+            while functorch.peek_interpreter_stack() is not None:  # nor a step checkpointed
+                functorch.pop_dynamic_layer_stack()
     why = str(errors[-1]).strip().partition("\n")[0]
     if why.startswith("Constraints violated"):
         recurrent = any(isinstance(layer, nn.RNNBase) for layer in program.model.modules())
