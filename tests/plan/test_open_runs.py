@@ -425,8 +425,18 @@ def test_a_run_of_given_length_that_learns_noise_by_heart_forgets_it_by_an_open_
     assert loss(run.model, wide(8000, 2)) <= loss(held.model, wide(8000, 2))
 
 
-@pytest.mark.parametrize("given", [{"l2": 0.01}, {"lr": 3e-3}, {"optimizer": "momentum"}, {"valid": 0.1, "l2": 0}])
-def test_a_weight_decay_that_was_asked_for_stays(given):
+def own_step(model, batch, step):
+    step.minimise(lambda part: nn.functional.cross_entropy(model(part["x"]), part["y"], reduction="none"))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"l2": 0.01}, {"lr": 3e-3}, {"optimizer": "momentum"}, {"valid": 0.1, "l2": 0},
+        {"training_step": own_step, "loss": "cross_entropy"},
+    ],
+)  # fmt: skip
+def test_a_weight_decay_that_was_asked_for_or_is_of_a_step_of_the_callers_own_stays(given):
     options = {"valid": wide(400, 1), **GIVEN_LENGTH, **given}
     run = handful.fit(wide_network(), wide(400, 0), **options)
     assert not by_heart(run)

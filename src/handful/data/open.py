@@ -192,9 +192,7 @@ def _open_object(where: object, o: Options) -> Source:
             return open_columns({alone(o): where}, o)
         case _ if hasattr(where, "__array__") or hasattr(where, "__arrow_c_array__"):
             return open_columns({alone(o): where}, o)
-        case _ if callable(getattr(where, "keys", None)) and hasattr(
-            where, "__getitem__"
-        ):  # as a group of zarr: what dict() takes
+        case _ if callable(getattr(where, "keys", None)) and hasattr(where, "__getitem__"):  # a group of zarr
             return open_columns(dict(cast("Mapping[str, object]", where)), o)
         case _ if hasattr(where, "__getitem__") and hasattr(where, "__len__"):
             return open_torch(cast("Dataset[object]", where), o)  # a data set by behaviour, as torch's DataLoader does

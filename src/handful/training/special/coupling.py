@@ -87,9 +87,8 @@ def loss_form(objective: Objective, batch: Batch) -> LossForm:
             loss = copy.deepcopy(objective.loss) if isinstance(objective.loss, nn.Module) else objective.loss
             row_losses, sizes = adapters.row_losses(objective.model, loss), [k for k in _SIZES if m >= 2 * k]
             views = (o.ndim and m < len(o) and len(o) % m == 0 for o in tensors_in(output))
-            if (
-                objective.of_model or not tensors_in(output) or any(views)
-            ):  # or a distribution, which has no rows to take
+            # or several views of each row, or a distribution, which has no rows to take
+            if objective.of_model or not tensors_in(output) or any(views):
                 for disturbed in (_disturbed(objective.model), nullcontext()):
                     with disturbed:
                         tried = (_form(row_losses, objective.forward, batch, size) for size in sizes)

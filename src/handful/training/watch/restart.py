@@ -84,7 +84,12 @@ def decay_more(t: Training) -> str | None:
     """Where a run learns noise by heart, and does not begin again, raise an open weight decay so that the weights are
     an average over SHORTER: what they hold of single rows is washed out of them. Returns so in words, or None."""
     best = t.state.best
-    if best is None or not by_heart(t, best.row["valid_loss"], looks_after(t, best.row)) or not noisy(t):
+    if (
+        best is None
+        or t.training_step is not None
+        or not by_heart(t, best.row["valid_loss"], looks_after(t, best.row))
+        or not noisy(t)
+    ):
         return None
     shorter = forget(t, SHORTER) if remembered(t) > MEMORY + SHORTER else ""
     said = f"rows are learned by heart ({best.row['valid_loss']:.4g} at step {best.row['step']:,}): {shorter}"
