@@ -57,8 +57,13 @@ def is_plain(text: str) -> bool:
 
 
 def exact(text: str) -> int | float:
-    """The number, plainly written, whole ones to every digit; ValueError if it is none."""
-    return int(text) if text.lstrip("+-").isdecimal() else float(text)
+    """The number, plainly written, whole ones to every digit; ValueError if it is none.
+
+    >>> exact("9007199254740993.000"), exact("1e3")
+    (9007199254740993, 1000.0)
+    """
+    whole, _, zeros = text.partition(".")
+    return int(whole) if whole.lstrip("+-").isdecimal() and not zeros.strip("0") else float(text)
 
 
 def truth(text: str) -> bool:
