@@ -21,6 +21,7 @@ from handful.data.tables.arrow import (
     to_table,
     with_target,
 )
+from handful.data.tables.cells.strings import untyped
 from handful.data.tables.types import TEXT
 from handful.data.tables.values import apply
 
@@ -36,6 +37,8 @@ def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | No
         raise HandfulError(f"{o.name} is an empty dict: give at least one column")
     o = with_target(o, names, notes)
     keep = chosen(o, names)
+    strings = {key: pa.chunked_array([values[key]], TEXT) for key in keep if _of_strings(values.get(key))}
+    o = replace(o, untyped=not o.schema and len(strings) == len(names) and untyped(strings.values()))
     stored: dict[str, Stored] = {}
     for key, value in values.items():
         try:
@@ -44,7 +47,6 @@ def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | No
         except LeftOut:
             if o.columns is not None or key == o.target:
                 raise
-    strings = {key: pa.chunked_array([values[key]], TEXT) for key in keep if _of_strings(values.get(key))}
     alone = texts_alone(strings, stored, o, notes)
     stored |= {key: apply(key, strings[key], column, o, notes) for key, column in alone.items()}
     check_inputs(stored, o, notes)
@@ -56,7 +58,7 @@ _OF_SHARDS = ("__url__", "__local_path__", "__index__", "__shard__")  # what web
 
 
 def _of_strings(values: object) -> bool:
-    return isinstance(values, list | tuple) and all(type(value) is str for value in values)
+    return isinstance(values, list | tuple) and all(type(value) in (str, type(None)) for value in values)
 
 
 def open_rows(rows: Sequence[Mapping[str, object]], o: Options) -> Arrays:
