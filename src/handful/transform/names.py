@@ -105,7 +105,9 @@ def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str,
 
 def _whole(name: str, column: Column) -> bool:
     kind = named(column.type or column.dtype)
-    integers = kind is not None and (str(kind).lstrip("u").startswith("int") or (kind == TEXT and not column.unit))
+    integers = kind is not None and (
+        str(kind).lstrip("u").startswith("int") or (column.type == str(TEXT) and not column.unit)
+    )
     return column.kind == "number" and integers and column.dates is None and not TIME_NAME.search(name)
 
 
