@@ -45,7 +45,7 @@ from handful.training.watch.restart import (
     telling,
 )
 from handful.training.watch.saved import evaluated
-from handful.training.watch.weights import Weights, copy_weights, left_as_it_was, load_weights, reader, under
+from handful.training.watch.weights import Weights, as_last, copy_weights, left_as_it_was, load_weights, reader, under
 
 CONSIDERED = 16  # times in a run that the batch may grow
 LATER = 0.25  # and a number's later look is as good as the lowest within so many: later is not always better
@@ -80,16 +80,25 @@ class Rebuilt:
     known: dict[str, nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.known = dict(self.t.state.model.named_parameters())
+        callbacks, model = self.t.state.callbacks, self.t.state.model
+        self.known, callbacks.watched = dict(model.named_parameters()), [*model.modules()]
+        callbacks.changes = registered()
+        callbacks.changed = [registered()[0], *(len(m._modules) + len(m._parameters) for m in callbacks.watched)]
 
     def __call__(self) -> None:
         before, model, s = self.known, self.t.state.model, self.t.state
-        self.known = now = dict(model.named_parameters())
+        self.__post_init__()
+        now = self.known
         if before.keys() == now.keys() and all(now[name] is p for name, p in before.items()):
             return
         moved = {id(p) for group in s.optimizer.param_groups for p in group["params"]} | set(map(id, before.values()))
         new = [name for name, p in now.items() if p.requires_grad and id(p) not in moved]
-        self.t.weights = reader(model)
+        gone = set(before.values()) - set(now.values())
+        for group in s.optimizer.param_groups:  # so that the run can go on with what is left
+            group["params"][:] = [p for p in group["params"] if p not in gone]
+        for p in gone:
+            s.optimizer.state.pop(p, None)
+        self.t.weights, self.t.as_last = reader(model), as_last(model)
         said = "a callback gave the model other parameters"
         if s.average is not None:
             s.average, said = copy_weights(model), f"{said}; the average of the weights begins anew"
@@ -114,7 +123,7 @@ class Observer:
         self.t.looked_at, self.t.next_moment = self.t.state.step, 0
         self.t.state.callbacks.may_stop = self.t.ranks.size == 1
         callbacks = self.t.state.callbacks
-        callbacks.after, callbacks.changes, callbacks.changed = Rebuilt(self.t), registered(), registered()[0]
+        callbacks.after = Rebuilt(self.t)
         if open_looks(self.t):
             self.early = tuple(n for n in (self.t.examples // k for k in (8, 4, 2)) if 0 < n < self.t.evaluate_every)
 

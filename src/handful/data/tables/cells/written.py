@@ -25,6 +25,9 @@ _NONE = (
 _LONGEST = 64  # bytes of a number or a date; longer strings are none
 _SPACES = "\u00a0\u2009\u202f"
 BLANK = rf"[\s{_SPACES}]"  # \s is of ASCII alone
+# Chinese and Japanese write the signs of ASCII in full width, too: ８５％, ￥１，２００.
+_WIDE = {0xFF01 + k: 0x21 + k for k in range(94)} | {0x3000: " ", 0xFFE0: "¢", 0xFFE1: "£", 0xFFE5: "¥", 0xFFE6: "₩"}
+_HAS_WIDE = f"^.*[{''.join(map(chr, _WIDE))}]"
 SMALL = 500  # strings up to which Python is quicker, as it keeps the patterns that it compiled
 _CODES = "USD|EUR|GBP|JPY|CHF|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|SGD|HKD"
 _CURRENCY = rf"(?:US|CA|AU|NZ|HK|R|S|A|C)?\$|[€£¥₹₽₩₺₪₫฿₴₦₱₿¢]|{_CODES}|Rs\.?|kr\.?|Fr\.?|zł|人民币|RMB|[元圆円원]"
@@ -226,8 +229,17 @@ def _matching(texts: pa.Array, pattern: str) -> pa.Array:
 
 
 def trimmed(texts: pa.Array) -> pa.Array:
-    """Strings without the blanks around them, as they are read here; those too long for a number or a date as "x"."""
-    return pc.utf8_trim_whitespace(pc.if_else(pc.less_equal(pc.binary_length(texts), _LONGEST), texts, "x"))
+    """Strings without the blanks around them, as they are read here, signs in full width as those of ASCII; those too
+    long for a number or a date as "x".
+
+    >>> trimmed(pa.array([" 8.5 ", "￥１，２００"], pa.large_string())).to_pylist()
+    ['8.5', '¥1,200']
+    """
+    short = pc.if_else(pc.less_equal(pc.binary_length(texts), _LONGEST), texts, "x")
+    if pc.all(pc.string_is_ascii(short)).as_py() is False and pc.any(wide := _matching(short, _HAS_WIDE)).as_py():
+        plain = [text.translate(_WIDE) for text in short.filter(wide).to_pylist()]
+        short = pc.replace_with_mask(short, wide, pa.array(plain, short.type))
+    return pc.utf8_trim_whitespace(short)
 
 
 def mask(values: pa.Array) -> Mask:
