@@ -108,10 +108,9 @@ def evaluate(
     that differentiates would fail.) Returns {"loss": ..., metric name: ...}.
     """
     total_loss = total_weight = 0.0
-    sums: dict[str, NDArray[np.float64]] = {}
+    sums, seen = dict[str, NDArray[np.float64]](), list[Seen]()
     by_sums = objective.sum_metrics if ranks.size > 1 else None  # about one centre on all ranks, as in training
     whole = len(objective.sum_metrics) < len(objective.metrics)  # metrics that need all rows at once
-    seen: list[Seen] = []
     was_training = objective.model.training
     objective.model.eval()
     try:
@@ -126,8 +125,7 @@ def evaluate(
                 if both := objective.view(output, batch) if objective.metrics else None:
                     both = counted(both)
                     by_sums = by_sums or [m.about(both[1]) for m in objective.sum_metrics]
-                    # NaN where an output is NaN, which argmax takes for a class
-                    lost = math.nan if math.isnan(loss) and bool(both[0].isnan().any()) else 0.0
+                    lost = math.nan if math.isnan(loss) and bool(both[0].isnan().any()) else 0.0  # argmax takes it
                     for m in by_sums:
                         sums[m.name] = sums.get(m.name, 0.0) + m.sums(*both).cpu().numpy().astype(np.float64) + lost
                     if whole:
