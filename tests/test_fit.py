@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import importlib
 import re
 import signal
 import subprocess
@@ -367,3 +368,16 @@ def test_a_run_of_seconds_is_judged_by_its_last_step_and_not_by_weights_before_i
     assert looks[-1] == run.state.step > 0
     assert run.best is not None
     assert run.best["step"] in looks  # by the loss, or by a score that is better by more than its error
+
+
+def test_public_modules_are_imported_by_their_names():
+    """`from handful.schedule import cosine` was refused, though `handful.schedule` is there."""
+    lines = [
+        f"from handful.{name} import *\nimport handful.{name} as m\n"
+        f"assert m is handful.{name}\nassert m.__spec__.name == m.__name__"
+        for name in handful._MODULES
+    ]
+    kept = "from handful.schedule import cosine; import pickle; assert pickle.loads(pickle.dumps(cosine())) == cosine()"
+    subprocess.run([sys.executable, "-c", "\n".join(["import handful", *lines, kept])], check=True)
+    with pytest.raises(ModuleNotFoundError, match=r"handful\.nothing"):
+        importlib.import_module("handful.nothing")

@@ -283,6 +283,14 @@ def test_what_is_changed_at_resume_is_done_said_and_kept(tmp_path, changed, then
     assert not json.loads((path / "result.json").read_text())["stopped_because"].startswith("it was interrupted")
 
 
+def test_rows_to_hold_out_where_none_were_are_refused_by_name(tmp_path):
+    """It said that there is no score called train_loss."""
+    x, y = torch.randn(40, 3), torch.arange(40) % 2
+    handful.fit(torch.nn.Linear(3, 2), (x, y), valid=None, until="steps(2)", out=tmp_path / "run", quiet=True)
+    with pytest.raises(HandfulError, match="valid is 0 in this run and stays so"):
+        handful.resume(tmp_path / "run", model=torch.nn.Linear(3, 2), train=(x, y), valid=(x, y), until="steps(4)")
+
+
 @pytest.mark.parametrize(
     "changed",
     [

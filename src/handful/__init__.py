@@ -1,7 +1,8 @@
 """handful: mini-batch gradient descent for PyTorch, exact, resumable and explained."""
 
 import sys
-from importlib import import_module
+from importlib import abc, import_module
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,25 @@ class _Package(ModuleType):
         super().__setattr__(name, value)
 
 
+class _Modules(abc.MetaPathFinder, abc.Loader):
+    """`from handful.schedule import cosine` is of the module that `handful.schedule` is."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+        package, _, public = name.rpartition(".")
+        return ModuleSpec(name, self) if package == __name__ and _MODULES.get(public, name) != name else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = import_module(_MODULES[spec.name.rpartition(".")[2]])
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state  # its own
+
+
 sys.modules[__name__].__class__ = _Package
+sys.meta_path.append(_Modules())
 
 
 def __dir__() -> list[str]:

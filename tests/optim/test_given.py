@@ -516,7 +516,18 @@ class KeyedById(Keyed):
     ids = True
 
 
-@pytest.mark.parametrize("kind", [Beside, Tells, "several", Keyed, KeyedById])
+class KeyedInItsState(torch.optim.SGD):
+    """Keeps where it began in its state, by weights, beside numbers with names, as pytorch_optimizer's TRAC does."""
+
+    def step(self, closure: Any = None) -> None:
+        kept = self.state["all"]
+        kept["steps"] = kept.get("steps", 0) + 1
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.sub_(p.grad + p.data - kept.setdefault(p, p.detach().clone()), alpha=0.1 / kept["steps"])
+
+
+@pytest.mark.parametrize("kind", [Beside, Tells, "several", Keyed, KeyedById, KeyedInItsState])
 def test_what_an_optimizer_keeps_beside_its_state_comes_back(tmp_path: Path, kind: Any) -> None:
     of = {"*": Beside, "0.bias": torch.optim.SGD} if kind == "several" else kind
     whole, made = plain(), {"optimizer": of, "schedule": "constant", "lr": 0.1}
@@ -525,6 +536,23 @@ def test_what_an_optimizer_keeps_beside_its_state_comes_back(tmp_path: Path, kin
     resumed = handful.resume(tmp_path / "run", model=plain(), train=(X, Y), until="steps(6)", quiet=True, **made)
     assert same(whole, resumed.model)
     assert "no checkpoint" not in " ".join(resumed.plan.notes)
+
+
+def test_an_optimizer_that_does_not_take_back_what_it_told_is_refused(tmp_path: Path) -> None:
+    class Refuses(torch.optim.SGD):
+        def state_dict(self) -> Any:
+            return super().state_dict() | {"begun": True}
+
+        def load_state_dict(self, state: Any) -> None:
+            raise KeyError("begun")
+
+    fit(plain(), optimizer=Refuses, until="steps(3)", out=tmp_path / "run", lr=0.1)
+    with pytest.raises(
+        HandfulError, match=r"Refuses does not take back .* \(KeyError: 'begun'\), so that no run of it"
+    ):
+        handful.resume(
+            tmp_path / "run", model=plain(), train=(X, Y), optimizer=Refuses, until="steps(6)", quiet=True, lr=0.1
+        )
 
 
 def test_what_no_checkpoint_holds_of_an_optimizer_is_said(tmp_path: Path) -> None:

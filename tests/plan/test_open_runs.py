@@ -417,6 +417,13 @@ def test_a_run_of_given_length_that_learns_noise_by_heart_forgets_it_by_an_open_
     assert f"a weight decay of {decay:.3g} instead of {run.plan.choices['l2'].value:.3g}" in by_heart(run)[0]["note"]
     assert 1 / (rate * decay) == pytest.approx(400 / run.state.batch, rel=1e-6)  # steps: one epoch
     assert run.state.optimizer.param_groups[1]["weight_decay"] == 0  # of biases
+    assert "back to the weights of then" in by_heart(run)[0]["note"]
+    monkeypatch.setattr(restart, "go_back", lambda t, weights: None)
+    washed = handful.fit(wide_network(), wide(400, 0), valid=wide(400, 1), **GIVEN_LENGTH)
+    there = [row["step"] for row in run.history if "valid_loss" in row].index(by_heart(run)[0]["step"])
+    assert looks(run)[: there + 1] == looks(washed)[: there + 1]
+    assert looks(run)[there + 1] < 0.9 * looks(washed)[there + 1]  # it need not come down from there
+    assert run.best["valid_loss"] <= washed.best["valid_loss"]
     monkeypatch.setattr(observe, "decay_more", lambda t: None)
     held = handful.fit(wide_network(), wide(400, 0), valid=wide(400, 1), **GIVEN_LENGTH)
     assert not by_heart(held)

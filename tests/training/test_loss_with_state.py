@@ -152,3 +152,49 @@ def test_what_a_model_counted_in_a_step_that_was_not_made_is_in_no_checkpoint(tm
             model.at = -1
         ends.append([run.history[-1]["step"], *run.model.state_dict().values()])
     assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(*ends, strict=True))
+
+
+class Hungry(Counts):
+    """Runs out of memory once, for more than ten rows, after it has counted."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = super().forward(x)
+        if self.training and self.calls >= self.at and len(x) > 10:
+            raise torch.OutOfMemoryError("planted")
+        return out
+
+
+class Watching(nn.Module):
+    """Keeps a running mean and a count of what it is called with, by which nothing is weighed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(2, dtype=torch.float64))
+        self.calls = 0
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        self.mean.mul_(0.9).add_(0.1 * output.detach().mean(0))
+        self.calls += 1
+        return F.cross_entropy(output, target)
+
+
+@pytest.mark.parametrize("at", [1, 5])
+def test_what_is_counted_in_a_step_that_runs_out_of_memory_is_counted_once(at: int) -> None:
+    model, loss = Hungry(at), Watching()
+    handful.fit(model, (X, Y), loss=loss, valid=None, until="steps(8)", **GIVEN)
+    plain, other, order = Counts(), Watching(), handful.Order(len(X), seed=0)
+    sgd = torch.optim.SGD(plain.parameters(), 0.1)
+    for step in range(8):
+        rows = torch.as_tensor(order[20 * step : 20 * step + 20])
+        sgd.zero_grad()
+        for part in rows.split(20 if step < at - 1 else 10):
+            (other(plain(X[part]), Y[part]) * len(part) / 20).backward()
+        sgd.step()
+    assert (model.calls, loss.calls) == (plain.calls, other.calls)
+    torch.testing.assert_close(loss.mean, other.mean, rtol=1e-12, atol=1e-15)
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-14)

@@ -195,6 +195,34 @@ def test_refusals_are_one_sentence() -> None:
         handful.fit(nn.Linear(5, 2), (X, Y), until="steps(2)", loss="model", **USUAL)
 
 
+class AddsMargin(nn.Module):
+    """forward(x, y) -> scores, with a margin at the row's own class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.line(x) - 0.3 * F.one_hot(y, 3)  # type: ignore[no-any-return]
+
+
+class MayAddMargin(AddsMargin):
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.line(x) if y is None else super().forward(x, y)  # type: ignore[no-any-return]
+
+
+def test_scores_are_not_minimised_as_a_loss_and_a_target_that_is_not_given_is_said() -> None:
+    """The mean of the scores was, without a word."""
+    ids = (X[:, 0] > 0).long() + (X[:, 1] > 0)
+    for kind, loss in ((AddsMargin, "auto"), (AddsMargin, "model"), (MayAddMargin, "model")):
+        with pytest.raises(HandfulError, match="gives 3 numbers for each row, which look like scores"):
+            handful.fit(kind(), (X, ids), until="steps(2)", loss=loss, **USUAL)
+    with pytest.raises(HandfulError, match="with loss='model' it is called with the target, too"):
+        handful.fit(AddsMargin(), (X, ids), until="steps(2)", loss="cross_entropy", **USUAL)
+    run = handful.fit(MayAddMargin(), (X, ids), until="steps(2)", **USUAL)
+    assert any("is called without its 'y'" in note for note in run.plan.notes)
+
+
 class Keeps(nn.Module):
     """A hidden state that no buffer holds."""
 

@@ -8,6 +8,7 @@ from torch.nn.utils import prune
 
 import handful
 from handful.base.errors import HandfulError
+from handful.training.watch.weights import load_weights
 
 HOW = {"batch": 16, "schedule": "constant", "preprocess": None, "lr": 0.01, "l2": 0.0, "loss": "mse", "quiet": True}
 
@@ -104,6 +105,50 @@ def test_layers_that_a_callback_adds_are_said_not_to_be_trained_where_no_optimiz
     said = [note for note in run.plan.notes if "gave the model other parameters" in note]
     assert len(said) == 1
     assert ("b.2.weight, b.2.bias will not be trained" in said[0]) is not own
+
+
+class Stack(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList([nn.Linear(16, 16) for _ in range(3)])
+        self.more, self.o = nn.Linear(16, 16), nn.Linear(16, 1)
+
+    def forward(self, x):
+        for layer in [*self.layers, *([self.more] if hasattr(self, "more") else [])]:
+            x = torch.tanh(layer(x))
+        return self.o(x).squeeze(-1)
+
+
+@pytest.mark.parametrize("change", [lambda net: net.layers.pop(-1) and None, lambda net: delattr(net, "more")])
+def test_layers_that_a_callback_takes_away_are_noticed(change, tmp_path):
+    """The average went on with their weights, and the next look at the held-out rows was a traceback."""
+    net = Stack()
+    given = {**HOW, "valid": data(60, 2), "evaluate_every": 1, "ema": 0.9}
+    calls = [at_step(20, lambda: change(net))]
+    run = handful.fit(net, data(), until="steps(40)", callbacks=calls, out=tmp_path / "run", **given)
+    assert any("the average of the weights begins anew; the best weights are those" in n for n in run.plan.notes)
+    assert run.best["step"] > 20
+    assert run.evaluate(data(60, 2))["loss"] == pytest.approx(run.best["valid_loss"], rel=1e-5)
+    fresh = Stack()
+    change(fresh)
+    end = handful.resume(tmp_path / "run", model=fresh, train=data(), valid=data(60, 2), until="steps(50)", quiet=True)
+    assert end.history[-1]["step"] == 50
+
+
+def test_weights_that_do_not_fit_leave_a_model_as_it_was():
+    net, other = Remembers(), Remembers()
+    other.memory = torch.ones(4, 16)
+    memory = net.memory
+    wrong = {"layer.weight": torch.ones(1, 16), "layer.bias": torch.ones(2), "memory": torch.ones(4, 16)}
+    for weights in (wrong, other.state_dict() | {"more": torch.ones(1)}):
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        with pytest.raises(HandfulError, match="do not fit this model"):
+            load_weights(net, weights)
+        assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+        assert net.memory is memory
+    load_weights(net, other.state_dict())
+    assert same(net, other)
 
 
 def test_a_callback_that_leaves_the_parameters_is_not_spoken_of():

@@ -1,6 +1,7 @@
 """Targets that are not alike, a class and a number: training, scores and predictions of each, against torch and
 scikit-learn."""
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,19 @@ def test_losses_by_name_with_weights_and_what_fits_none_is_said() -> None:
     merged = Rows(lambda row: (X[row], (int(IDS[row]), float(SIZES[row]))))
     with pytest.raises(HandfulError, match="'y' is a tuple of whole and other numbers"):
         handful.fit(made(), merged, loss=loss, **FIT)
+
+
+def test_class_weights_go_to_the_target_that_has_the_classes() -> None:
+    given = {**FIT, "target": "kind,size"}
+    with pytest.raises(HandfulError, match="give each target its own") as refused:
+        handful.fit("linear", FRAME, class_weight="balanced", **given)
+    way = ast.literal_eval(str(refused.value).partition(", as loss=")[2])
+    assert way == "together(['cross_entropy(class_weight=[1, 1, 1])', 'mse'])"
+    same = [handful.fit("linear", FRAME, loss=how, **given) for how in (way, "auto")]
+    other = handful.fit("linear", FRAME, loss=way.replace("[1, ", "[7, "), **given)
+    weights = [next(run.model.parameters()) for run in (*same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 def test_new_rows_are_read_as_those_of_training_were() -> None:

@@ -304,6 +304,29 @@ def test_what_is_tried_before_the_first_step_leaves_no_trace_in_what_a_model_obs
     torch.testing.assert_close(model.largest, plain.largest, rtol=1e-5, atol=1e-7)
 
 
+def test_asking_for_outputs_changes_neither_what_a_model_observes_nor_a_loss(tmp_path: Path) -> None:
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, output: Tensor, target: Tensor) -> Tensor:
+            self.calls += 1
+            return F.cross_entropy(output, target)
+
+    loss, x = Counting(), ONE["x"]
+    how = {"batch": B, "lr": 0.05, "until": "steps(3)", "valid": None, "quiet": True}
+    run = handful.fit(Observed(), (x, KINDS), loss=loss, out=tmp_path / "run", **how)
+    loaded = handful.load(tmp_path / "run", model=Observed(), loss=loss)
+    for asked in (run, loaded):
+        before, calls = run.model.largest.clone(), loss.calls
+        first = asked.predict(10 * x)
+        asked.evaluate((10 * x, KINDS))
+        asked.evaluation((10 * x, KINDS))
+        next(asked.stream(10 * x))
+        np.testing.assert_array_equal(first, asked.predict(10 * x))
+        assert torch.equal(asked.model.largest, before)
+        assert loss.calls == calls
+
+
 def test_distributions_are_not_put_together() -> None:
     x = RNG.normal(size=(1500, 6))
     torch.manual_seed(0)

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Row
@@ -29,9 +29,10 @@ class Callbacks:
     may_stop: bool = True  # not a run of several ranks
     unheard: str = ""  # that one answered with what stops nothing
     reason: str | None = None  # why one of them asks the run to stop
-    after: Callable[[], object] | None = None  # called when they have been told, where this number is another then
+    after: Callable[[], object] | None = None  # called when they have been told, where these modules were given, or
+    watched: Sequence[Any] = ()  # lack, a part since, or this number is another
     changes: Sequence[int] = (0,)
-    changed: int = 0
+    changed: Sequence[int] = (0,)
     _told: list[Callback] = field(default_factory=list)  # of the start, and not of the end yet
     _saved: Row = field(default_factory=dict)  # states by class and place; also of callbacks that are not here
 
@@ -57,14 +58,16 @@ class Callbacks:
                 case answer if answer is not None and event in ("step", "evaluate") and not self.unheard:
                     why = "which does nothing: a text, the reason, stops the run"
                     self.unheard = f"a callback answered {answer!r} at '{event}', {why}"
-        if self.all and self.after and self.changes[0] != self.changed:
-            self.changed = self.changes[0]
-            self.after()
+        if self.all and self.after:
+            parts = [self.changes[0], *(len(one._modules) + len(one._parameters) for one in self.watched)]
+            if parts != self.changed:
+                self.changed = parts
+                self.after()
 
     def end(self, info: Row) -> None:
         """Let all that were told of the start know of the end, also where one fails there; raises the first error."""
         errors = []
-        self.after = None  # it holds all that the run was made of
+        self.after, self.watched = None, ()  # they hold all that the run was made of
         while self._told:
             try:
                 self._told.pop(0)("end", info)

@@ -95,10 +95,19 @@ class Plan:
         }
 
     def unlike(self, given: Mapping[str, object]) -> list[str]:
-        """Which options, with plain values, are not those of the plan and may not change when its run goes on."""
-        plain = {k: v for k, v in given.items() if isinstance(v, str | int | float) and v != "auto"}
-        kept = {k: self.choices[k] for k in plain if k in self.choices and k not in CHANGEABLE}
-        return [k for k, choice in kept.items() if choice.reproducible and choice.value != plain[k]]
+        """Which options are not those of the plan and may not change when its run goes on, by their plain values, or as
+        rows where none, or a share, were held out."""
+        kept = {k: self.choices[k] for k in given if k in self.choices and k not in CHANGEABLE}
+        return [
+            k
+            for k, choice in kept.items()
+            if choice.reproducible
+            and (
+                given[k] not in ("auto", choice.value)
+                if isinstance(given[k], str | int | float)
+                else k == "valid" and given[k] is not None and isinstance(choice.value, int | float)
+            )
+        ]
 
     def stays(self, name: str) -> HandfulError:
         """That an option stays as it is when the run goes on."""

@@ -104,6 +104,13 @@ def leaving_out(loss: LossFunction, ignored: int | None, classes: int, places: i
     return LeavingOut(loss, ignored) if found == ignored else loss
 
 
+def innermost(loss: object) -> object:
+    """The caller's own, without what takes its values here."""
+    while isinstance(loss, LeavingOut | Summed | ByPlace):
+        loss = loss.loss
+    return loss.func if isinstance(loss, partial) else loss
+
+
 def task_of(loss: object) -> str | None:
     """What a target [m] is by the loss that it is for; None where the loss does not tell.
 

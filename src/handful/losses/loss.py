@@ -43,6 +43,10 @@ class cross_entropy:
     label_smoothing: float = 0.0
     class_weight: tuple[float, ...] | None = None
 
+    def __post_init__(self) -> None:
+        if self.class_weight is not None:  # a list, by its text
+            object.__setattr__(self, "class_weight", tuple(self.class_weight))
+
     def __call__(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | Tensor:
         weight = None if self.class_weight is None else beside(output, self.class_weight)
         return _softmax_loss(output, target, weight, self.label_smoothing)

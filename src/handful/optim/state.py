@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from handful.base.errors import MISTAKES, HandfulError, some
+from handful.base.errors import MISTAKES, HandfulError, brief, some
 from handful.base.shards import as_shared, is_shard
 from handful.optim.parts import without_compiler
 
@@ -148,7 +148,13 @@ def state_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, ob
     """
     tensors: dict[str, Tensor] = {}
     whole = _told(optimizer)
-    named = {str(i) if isinstance(i, int) else f"own {i}": entry for i, entry in whole["state"].items()}
+    numbers = {id(p): i for i, p in enumerate(_weights(optimizer))}
+    named = {
+        str(i) if isinstance(i, int) else f"own {i}": entry
+        if isinstance(i, int)
+        else _by_number(optimizer.state.get(i, entry), numbers)
+        for i, entry in whole["state"].items()
+    }
     state = {name: pack(named[name], name, tensors) for name in sorted(named)}
     groups = []
     for at, group in enumerate(whole["param_groups"]):
@@ -234,22 +240,26 @@ def _weights(optimizer: Optimizer) -> list[nn.Parameter]:
 
 def _by_number(value: Any, numbers: Mapping[int, int]) -> Any:
     """What is kept by weights, or by their ids, with their numbers in place of these."""
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, dict):
         return value
-    keys = [("weight", id(key)) if isinstance(key, Tensor) else ("id", key) for key in value]
-    if not all(isinstance(key, int) and key in numbers for _, key in keys):
-        return value
-    return {f"{kind} {numbers[key]}": entry for (kind, key), entry in zip(keys, value.values(), strict=True)}
+    found = {}
+    for key, entry in value.items():
+        kind, at = ("weight", id(key)) if isinstance(key, Tensor) else ("id", key)
+        found[f"{kind} {numbers[at]}" if isinstance(at, int) and at in numbers else key] = entry
+    return found
 
 
 def _by_weight(kept: Any, weights: Sequence[nn.Parameter]) -> Any:
     """The way back."""
-    found = {}
+    if not isinstance(kept, dict):
+        return kept
+    found: dict[Any, Any] = {}
     for name, entry in kept.items():
         kind, _, number = str(name).partition(" ")
-        if kind not in ("weight", "id") or not number.isdecimal():
-            return kept
-        found[weights[int(number)] if kind == "weight" else id(weights[int(number)])] = entry
+        if kind in ("weight", "id") and number.isdecimal():
+            found[weights[int(number)] if kind == "weight" else id(weights[int(number)])] = entry
+        else:
+            found[name] = entry
     return found
 
 
@@ -339,22 +349,36 @@ def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], meta: Mappin
             f"the stored optimizer state has groups of {stored} parameters, but the optimizer has {sizes}: "
             "it belongs to another model"
         )
-    owners = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[Any, Any] = {}
-    for index, entry in meta["state"].items():
-        parameter, group = owners[int(index) if index.isdecimal() else 0]
-        on_device = bool(group.get("capturable") or group.get("fused"))
-        key = parameter if index.isdecimal() else index.removeprefix("own ")  # what it keeps of all parameters together
-        state[key] = unpack(entry, tensors, parameter, on_device)
-    beside = {name: unpack(form, tensors, owners[0][0], False) for name, form in meta.get("beside", {}).items()}
+    state, first = _state_of(optimizer, tensors, meta), _weights(optimizer)[0]
+    beside = {name: unpack(form, tensors, first, False) for name, form in meta.get("beside", {}).items()}
     options = [
         {name: unpack(value, tensors, group["params"][0], False) for name, value in saved["options"].items()}
         for group, saved in zip(optimizer.param_groups, meta["groups"], strict=True)
     ]
-    _put_beside(optimizer, beside)
+    try:
+        _put_beside(optimizer, beside)
+    except MISTAKES as error:
+        raise HandfulError(
+            f"{here} does not take back what its state_dict() told ({type(error).__name__}: {brief(error)}), so that "
+            "no run of it can go on: begin a new one, with init= its folder"
+        ) from error
     for group, restored in zip(optimizer.param_groups, options, strict=True):
         kept = {name: group[name] for name in ("params", *_PLUMBING) if name in group}
         group.clear()
         group.update(kept | restored)
     optimizer.state.clear()  # in place: the parts of an OptimizerGroup share one dict
     optimizer.state.update(state)
+
+
+def _state_of(optimizer: Optimizer, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[Any, Any]:
+    """What was stored for each parameter, and, by names, what it keeps of all of them together."""
+    owners = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[Any, Any] = {}
+    for index, entry in meta["state"].items():
+        parameter, group = owners[int(index) if index.isdecimal() else 0]
+        restored = unpack(entry, tensors, parameter, bool(group.get("capturable") or group.get("fused")))
+        if index.isdecimal():
+            state[parameter] = restored
+        else:
+            state[index.removeprefix("own ")] = _by_weight(restored, _weights(optimizer))
+    return state

@@ -20,7 +20,7 @@ from handful.losses.loss import IGNORED, LossFunction, as_loss, class_axis
 from handful.losses.outputs import loss_in, mapped, named_parts, part_of, tensors_in
 from handful.plan.data import Data
 from handful.training.objective import Objective
-from handful.training.special.adapters import decodes, makes_loss
+from handful.training.special.adapters import decodes, input_names, makes_loss, target_argument
 from handful.training.special.coupling import training_mode
 from handful.training.watch.evaluation import evaluate
 from handful.training.watch.weights import left_as_it_was
@@ -45,8 +45,38 @@ def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batc
         given = {k: v for k, v in sample.columns.items() if k not in ("y", "weight")}
         raise HandfulError(
             f"the model ({type(model).__name__}) fails on a batch of two rows ({_shapes(given)}): {brief(error)}"
-            f"{_in_tuples(given)}"
+            f"{_in_tuples(given)}{_with_target(model, sample)}"
         ) from error
+
+
+def _with_target(model: nn.Module, sample: Batch) -> str:
+    """The way on where its forward has to be given the target."""
+    found = target_argument(model, input_names(sample), "")
+    way = "; with loss='model' it is called with the target, too, and returns its loss, or (loss, scores)"
+    return way if found and found[1] else ""
+
+
+def scores_for_loss(objective: Objective, asked: object, output: object, sample: Batch) -> None:
+    """HandfulError where a model is asked for its loss and gives several numbers for a row that is of one class, as its
+    scores are: their mean would be minimised."""
+    y = sample.columns.get("y")
+    match asked, output, y:
+        case "model", Tensor(ndim=2), Tensor(ndim=1) if output.shape[1] > 1 and not y.is_floating_point():
+            name = type(objective.model).__name__
+            raise HandfulError(
+                f"the model ({name}) is called with the target, too, to make its loss, and gives {output.shape[1]} "
+                "numbers for each row, which look like scores of the classes: let its forward return (F.cross_entropy("
+                "scores, y), scores)"
+            )
+
+
+def without_target(objective: Objective, sample: Batch) -> list[str]:
+    """A note where a model may be called with the target, and is not."""
+    found = target_argument(objective.model, input_names(sample), objective.target)
+    if objective.of_model or found is None or "y" not in sample.columns or makes_loss(objective.model):
+        return []
+    return [f"The model's forward is called without its '{found[0]}': with loss='model' it gets the target there, too, "
+            "and returns its loss, or (loss, scores)."]  # fmt: skip
 
 
 def takes(loss: object, output: object, sample: Batch) -> bool:

@@ -53,7 +53,7 @@ def loss(
     if asked in (None, "auto"):
         text, reason = _loss_of_task(output, data.pipeline)
         if text != "cross_entropy" and (smoothing or class_weight is not None):
-            raise HandfulError(f"label_smoothing and class_weight belong to cross-entropy; the loss here is {text}")
+            raise HandfulError(_softens_no(text, data.pipeline))
         function, _, notes = as_loss(text)
         if text == "cross_entropy":
             function = cross_entropy(smoothing, _weights(class_weight, data, output))
@@ -78,6 +78,15 @@ def loss(
     if target := data.pipeline.target:
         function = leaving_out(function, target.ignored, target.outputs, len(target.shape))
     return function, Choice(text, "given") if isinstance(asked, str) else Choice.own(text), notes
+
+
+def _softens_no(text: str, pipeline: Pipeline) -> str:
+    said = f"label_smoothing and class_weight belong to cross-entropy; the loss here is {text}"
+    if not (several := pipeline.several) or not pipeline.of_classes:
+        return said
+    many = [len(part.classes or ()) if part.task == "classification" else 0 for part in several.parts]
+    each = [f"cross_entropy(class_weight={[1] * n})" if n else "mse" for n in many]
+    return f"{said}: give each target its own, in the order of its classes, as loss={together(each).text()!r}"
 
 
 def _check_kind(function: LossFunction, name: str, output: object, pipeline: Pipeline) -> None:

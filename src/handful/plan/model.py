@@ -269,6 +269,7 @@ def first_output(objective: Objective, asked: object, sample: Batch) -> object:
     output = dry_run.output_of(objective.model, objective.forward, sample)
     if objective.whole and (part := scores_in(output)) and not dry_run.takes(asked, output, sample):
         objective.whole, output = False, part_of(output, part)
+    dry_run.scores_for_loss(objective, asked, output, sample)
     return output
 
 
@@ -283,7 +284,7 @@ def note_loss(
             "weights, as a GAN's, are for training_step="
         )
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
-    chooser.notes += row_by_row.called_again(objective, sample, output)
+    chooser.notes += [*dry_run.without_target(objective, sample), *row_by_row.called_again(objective, sample, output)]
     if objective.whole and not torch.is_tensor(output):
         chooser.set("output", "whole", "found", "the loss takes all that the model returns")
 

@@ -23,7 +23,7 @@ from handful.data.open import open as open_source
 from handful.data.options import Collate
 from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
-from handful.losses.left_out import FORMS, leaving_out
+from handful.losses.left_out import FORMS, innermost, leaving_out
 from handful.losses.loss import as_loss, planned_loss, unknown
 from handful.losses.outputs import joined as put_together
 from handful.models import from_config
@@ -48,7 +48,7 @@ from handful.training.watch.evaluation import evaluate as evaluate_rows
 from handful.training.watch.evaluation import outputs_of_all
 from handful.training.watch.folder import RunFolder
 from handful.training.watch.history import History, spike
-from handful.training.watch.weights import Weights, load_weights
+from handful.training.watch.weights import Weights, buffers_kept, left_as_it_was, load_weights
 from handful.transform.pipeline import Pipeline
 from handful.transform.seen import Repeated, of_known_classes, unlike
 
@@ -118,7 +118,7 @@ class Run:
         batches = self.open(data, need_target=False)
         if self.model.training:
             self.model.eval()
-        with torch.no_grad(), _memory_said(objective):
+        with torch.no_grad(), _asked(objective):
             yield from outputs_of_all(objective, batches, batch, self.ranks)
 
     def predict(self, data: object, *, probabilities: bool = False, beams: int = 1) -> NDArray[Any] | Tensor:
@@ -208,7 +208,7 @@ class Run:
         """
         (batches, said), repeated = self._scored(data, bad_rows), Repeated(self.pipeline.seen)
         scorer = self.scorer(metrics)
-        with _memory_said(scorer):
+        with _asked(scorer):
             rows = repeated.among(batches.epoch(512, self.ranks.share))
             scores = evaluate_rows(scorer, rows, lost := Lost(), ranks=self.ranks)
         said += [*repeated.of(batches.source, "rows", self.ranks.gather_bytes), *lost.of(batches.source, self.ranks)]
@@ -226,7 +226,8 @@ class Run:
     def evaluation(self, data: object, metrics: Metrics = None, *, bad_rows: int | str | None = None) -> Evaluation:
         """Evaluate in detail: scores, classes or residuals, and the rows of highest loss. bad_rows: see `evaluate`."""
         batches, said = self._scored(data, bad_rows)
-        found = evaluate(self.scorer(metrics), self.pipeline, batches, ranks=self.ranks)
+        with _asked(scorer := self.scorer(metrics)):
+            found = evaluate(scorer, self.pipeline, batches, ranks=self.ranks)
         found.notes[:0] = said
         return found
 
@@ -247,7 +248,8 @@ class Run:
         self, prompt: str = "\n", length: int = 300, temperature: float = 0.8, *, top: int | None = None, seed: int = 0
     ) -> str:
         """Text with which a language model goes on from the prompt; see `handful.runs.generate.sample`."""
-        return sample(self.pipeline, self.objective, prompt, length, temperature, top=top, seed=seed)
+        with _asked(self.objective):
+            return sample(self.pipeline, self.objective, prompt, length, temperature, top=top, seed=seed)
 
     def replay(self, step: int | str = "worst", **given: object) -> Replay:
         """One step taken again, with its mini-batch and the model as it was: see `handful.replay`. The run must have a
@@ -335,10 +337,12 @@ class Run:
 
 
 @contextmanager
-def _memory_said(objective: Objective) -> Iterator[None]:
-    """Say on standard error where rows had to go through the model in smaller parts."""
+def _asked(objective: Objective) -> Iterator[None]:
+    """What asks a model for outputs changes none of its buffers, and nothing of its loss. Says on standard error where
+    rows had to go through it in smaller parts."""
     before = objective.at_once
-    yield
+    with buffers_kept(objective.model), left_as_it_was(innermost(objective.loss)):
+        yield
     if objective.at_once != before:
         print(f"handful: note: memory ran out: {objective.at_once:,} rows at a time go through the model",
               file=sys.stderr)  # fmt: skip

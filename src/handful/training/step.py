@@ -180,5 +180,5 @@ def update(
         clip(moved.parameters, norm=t.clip_norm, value=t.clip_value)
     moved.move(again)
     if of is None and t.state.average is not None:
-        update_average(t.state.average, t.weights(), average_weight(t.ema, t.state.step))
+        update_average(t.state.average, t.weights(), average_weight(t.ema, t.state.step), t.as_last)
     return float(groups[0]["lr"])

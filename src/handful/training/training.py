@@ -18,7 +18,7 @@ from handful.training.process.parallel import Ranks
 from handful.training.state import State
 from handful.training.watch import stop
 from handful.training.watch.folder import Held, RunFolder
-from handful.training.watch.weights import reader
+from handful.training.watch.weights import as_last, reader
 from handful.transform.pipeline import Pipeline
 
 RATE_IS_OPEN = ("default", "measured")  # the statuses of a rate that nobody asked for
@@ -76,6 +76,7 @@ class Training:
         self.examples = len(self.batches.source)
         self.decayed = [p for p in self.parameters if p.ndim > 1]
         self.move, self.weights = stepper(self.state.optimizer), reader(self.objective.model)
+        self.as_last = as_last(self.objective.model)
         self.objective.guarded = self.on_nonfinite != "stop"
 
     @property

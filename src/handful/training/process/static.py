@@ -218,7 +218,7 @@ class StaticStep(OneStep):
                 clip(t.parameters, norm=t.clip_norm, value=t.clip_value)
             self.move()  # 6. update by the learning rate
             if t.state.average is not None:
-                update_average(t.state.average, t.weights(), self.now[0, -1] * self.going)
+                update_average(t.state.average, t.weights(), self.now[0, -1] * self.going, t.as_last)
             self.totals += torch.where(self.going, torch.stack([sums.loss, sums.weight]), 0.0)
             for name, rows in each_of(sums.known, sums.seen).items():
                 total = self.metrics.setdefault(name, torch.zeros_like(rows[0], dtype=torch.float64))

@@ -152,7 +152,7 @@ def take(t: Training, batch: Batch) -> tuple[LossSums, float]:
                 error.args = (f"{error} by this loss, {step.updates} by others in the step before it",)
         raise
     if t.state.average is not None:
-        update_average(t.state.average, t.weights(), average_weight(t.ema, t.state.step))
+        update_average(t.state.average, t.weights(), average_weight(t.ema, t.state.step), t.as_last)
     return sums, step.rate
 
 

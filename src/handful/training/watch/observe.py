@@ -16,6 +16,7 @@ from torch.nn.modules.module import (
 )
 
 from handful.base.errors import HandfulError, some
+from handful.base.machine import wide
 from handful.base.plan import Row
 from handful.base.score import direction, lower_is_better, steady
 from handful.base.stopwatch import part
@@ -44,7 +45,7 @@ from handful.training.watch.restart import (
     telling,
 )
 from handful.training.watch.saved import evaluated
-from handful.training.watch.weights import Weights, copy_weights, left_as_it_was, load_weights, reader, under
+from handful.training.watch.weights import Weights, as_last, copy_weights, left_as_it_was, load_weights, reader, under
 
 CONSIDERED = 16  # times in a run that the batch may grow
 LATER = 0.25  # and a number's later look is as good as the lowest within so many: later is not always better
@@ -79,16 +80,25 @@ class Rebuilt:
     known: dict[str, nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.known = dict(self.t.state.model.named_parameters())
+        callbacks, model = self.t.state.callbacks, self.t.state.model
+        self.known, callbacks.watched = dict(model.named_parameters()), [*model.modules()]
+        callbacks.changes = registered()
+        callbacks.changed = [registered()[0], *(len(m._modules) + len(m._parameters) for m in callbacks.watched)]
 
     def __call__(self) -> None:
         before, model, s = self.known, self.t.state.model, self.t.state
-        self.known = now = dict(model.named_parameters())
+        self.__post_init__()
+        now = self.known
         if before.keys() == now.keys() and all(now[name] is p for name, p in before.items()):
             return
         moved = {id(p) for group in s.optimizer.param_groups for p in group["params"]} | set(map(id, before.values()))
         new = [name for name, p in now.items() if p.requires_grad and id(p) not in moved]
-        self.t.weights = reader(model)
+        gone = set(before.values()) - set(now.values())
+        for group in s.optimizer.param_groups:  # so that the run can go on with what is left
+            group["params"][:] = [p for p in group["params"] if p not in gone]
+        for p in gone:
+            s.optimizer.state.pop(p, None)
+        self.t.weights, self.t.as_last = reader(model), as_last(model)
         said = "a callback gave the model other parameters"
         if s.average is not None:
             s.average, said = copy_weights(model), f"{said}; the average of the weights begins anew"
@@ -113,7 +123,7 @@ class Observer:
         self.t.looked_at, self.t.next_moment = self.t.state.step, 0
         self.t.state.callbacks.may_stop = self.t.ranks.size == 1
         callbacks = self.t.state.callbacks
-        callbacks.after, callbacks.changes, callbacks.changed = Rebuilt(self.t), registered(), registered()[0]
+        callbacks.after = Rebuilt(self.t)
         if open_looks(self.t):
             self.early = tuple(n for n in (self.t.examples // k for k in (8, 4, 2)) if 0 < n < self.t.evaluate_every)
 
@@ -246,12 +256,13 @@ def look(t: Training, row: Row) -> Row:
 def behind(t: Training, loss: float, rows: list[Tensor | None]) -> Row:
     """{"behind": by how many of its standard errors, paired by row, the held-out loss is above the lowest so far}, of
     held-out rows whose losses are known; 0 where it is the lowest."""
-    known = [v.reshape(len(v), -1).mean(1).tolist() for v in rows if v is not None]
-    own: list[list[float]] | None = known if len(known) == len(rows) else None
-    said = [json.loads(text) for text in t.ranks.gather(json.dumps(own))] if t.ranks.size > 1 else [own]
-    if not math.isfinite(loss) or None in said or not any(said):
+    own = [wide(v.reshape(len(v), -1).mean(1)).cpu() for v in rows if v is not None]
+    now, known, s = torch.cat([torch.empty(0, dtype=torch.float64), *own]), len(own) == len(rows), t.state
+    if t.ranks.size > 1:
+        said = [json.loads(text) for text in t.ranks.gather(json.dumps(now.tolist() if known else None))]
+        now, known = torch.tensor([v for part in said for v in part or ()], dtype=torch.float64), None not in said
+    if not (known and len(now) and math.isfinite(loss)):
         return {}
-    now, s = torch.tensor([v for parts in said for part in parts or () for v in part], dtype=torch.float64), t.state
     if not s.lowest or all(not row.get("valid_loss", math.inf) <= loss for row in s.history):
         s.lowest = now.tolist()
     difference = now - torch.tensor(s.lowest, dtype=torch.float64)

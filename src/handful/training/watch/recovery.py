@@ -16,7 +16,7 @@ from handful.training.watch.folder import Held
 from handful.training.watch.guards import NonFiniteLoss, in_parts_that_fit
 from handful.training.watch.record import fit_in, rose_at, save, say
 from handful.training.watch.saved import restore
-from handful.training.watch.weights import changed
+from handful.training.watch.weights import as_now, changed
 
 SKIPS, RETURNS = 10, 5  # at most: mini-batches passed over in a row; times that a run goes back
 
@@ -24,11 +24,31 @@ DRAWN = "the model draws random numbers in training, as dropout does, and each r
 
 
 class StepOfRun(StepByStep):
-    """The steps of a run."""
+    """The steps of a run. What the model and its loss keep beside weights and buffers is put back with these, if the
+    first step changed some of it."""
+
+    def __init__(self, t: Training, interrupts: Interrupts) -> None:
+        super().__init__(t, interrupts)
+        self.back: Callable[[], None] | None = None
+        self.choose = self.remember  # type: ignore[method-assign]
+
+    def remember(self) -> Batch:
+        if self.back is not None and not self.changed():
+            self.back = None
+            del self.choose
+        else:
+            self.back = as_now(self.objective.model, self.t.state.loss)
+        return super().choose()
+
+    def changed(self) -> bool:
+        return bool(changed(self.objective.model, self.t.state.beside, self.t.state.loss)[0])
 
     def undone(self, error: BaseException) -> None:
-        """Nobody puts back what the model keeps beside its weights and buffers: the checkpoint before stays."""
-        self.t.state.torn = bool(changed(self.objective.model, self.t.state.beside, self.t.state.loss)[0])
+        """Where that was not kept, the checkpoint before stays."""
+        if self.back is not None:
+            self.back()
+        else:
+            self.t.state.torn = self.changed()
         super().undone(error)
 
 

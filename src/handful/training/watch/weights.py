@@ -47,20 +47,15 @@ def put_back(tensor: Tensor, before: Tensor) -> None:
 
 
 @contextmanager
-def left_as_it_was(model: object) -> Iterator[None]:
-    """Afterwards all that a model, or a loss that is a module, holds beside its weights is as it was: buffers, some of
-    which change in evaluation mode, too (what observes for a quantisation does), and attributes, such as what counts
-    its calls."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards the buffers are as they were: some change in evaluation mode, too, as what observes for a quantisation
+    does."""
     kept = [
         (module, name, value, value.detach().clone())
         for module in model.modules()
         for name, value in module._buffers.items()
         if value is not None and not nn.parameter.is_lazy(value)
     ]
-    back = as_now(model)
     try:
         yield
     finally:
@@ -68,6 +63,20 @@ def left_as_it_was(model: object) -> Iterator[None]:
             put_back(value, before)
             if not isinstance(module, torch.jit.ScriptModule):
                 module._buffers[name] = value
+
+
+@contextmanager
+def left_as_it_was(model: object) -> Iterator[None]:
+    """Afterwards all that a model, or a loss that is a module, holds beside its weights is as it was: buffers, and
+    attributes, such as what counts its calls."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    back = as_now(model)
+    try:
+        with buffers_kept(model):
+            yield
+    finally:
         back()
 
 
@@ -80,22 +89,31 @@ def _parts(model: nn.Module) -> list[object]:
 
 
 def load_weights(model: nn.Module, weights: Weights) -> None:
-    """Put parameters and buffers into the model, of which a buffer may have grown; HandfulError when they belong to
-    another model."""
-    for prefix, module in model.named_modules():
+    """Put parameters and buffers into the model, of which a buffer may have grown; HandfulError, and the model is as it
+    was, when they belong to another model."""
+    told = model.state_dict()
+    own = {name: held for name, held in told.items() if isinstance(held, Tensor)}
+    extra = {name: held for name, held in told.items() if name not in own}  # see `beside`
+    lazy = any(map(nn.parameter.is_lazy, own.values()))  # they take the weights' shapes
+    unlike = lazy or own.keys() != weights.keys() or any(v.shape != weights[k].shape for k, v in own.items())
+    kept = [(v, v.clone()) for v in own.values() if not nn.parameter.is_lazy(v)] if unlike else []
+    replaced: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+    for prefix, module in model.named_modules() if unlike else ():
         for name, buffer in [] if isinstance(module, torch.jit.ScriptModule) else module._buffers.items():
             saved = weights.get(f"{prefix}.{name}" if prefix else name)
             if saved is None or buffer is None or nn.parameter.is_lazy(buffer) or is_shard(buffer):
                 continue
             if buffer.shape != saved.shape:
+                replaced.append((module._buffers, name, buffer))
                 module._buffers[name] = buffer.new_empty(saved.shape)  # not in place: the caller may hold the other
-    told = model.state_dict()
-    own = {name: held for name, held in told.items() if isinstance(held, Tensor)}
-    extra = {name: held for name, held in told.items() if name not in own}  # see `beside`
-    lazy = any(map(nn.parameter.is_lazy, own.values()))  # they take the weights' shapes
+    own = copy_weights(model, clone=False) if replaced else own
     try:
         model.load_state_dict(extra | (weights if lazy else laid_out(own, weights)), strict=True)
     except RuntimeError as error:
+        for buffers, name, buffer in replaced:
+            buffers[name] = buffer
+        for value, held in kept:
+            value.detach().copy_(held)
         raise HandfulError(
             f"the saved weights do not fit this model ({type(model).__name__}): {brief(error)}"
         ) from None
@@ -220,9 +238,10 @@ def as_now(model: nn.Module, loss: object = None) -> Callable[[], None]:
     tensors = {name: value.clone() for name, value in tensors.items()}
 
     def back() -> None:
-        if parts != _parts(model):
+        held = _held(model, loss)
+        if (not forms and held.keys() <= places) or parts != _parts(model):
             return
-        for name, (holder, key) in _held(model, loss).items():
+        for name, (holder, key) in held.items():
             if name not in places and _packed(holder[key]) is not None:  # made by a call, and so again by the next
                 del holder[key]
         now = marks(model, loss)
@@ -301,25 +320,29 @@ def average_weight(decay: float, step: int) -> float:
     return 1 - min(decay, (1 + step) / (10 + step))
 
 
-def _averaged(name: str, value: Tensor, names: Collection[str]) -> bool:
-    """Whether a tensor has an average: whole numbers have none, and of the singular vectors of a spectral norm, which
-    turn, the average is too short, so that the norm of the layer comes out too large."""
-    if not (value.is_floating_point() or value.is_complex()):
-        return False
-    vector = name.endswith(("_u", "_v"))
-    return not (vector and ("parametrizations." in name or f"{name[:-2]}_orig" in names))
+def as_last(model: nn.Module) -> frozenset[str]:
+    """The buffers of which an average would be none that ever was: a queue, whose rows are replaced, a range that was
+    observed, a singular vector, which turns. All but running statistics, which are what averaged weights make of the
+    data, more or less; the average has the others as they were last."""
+    names = (name for name, _ in model.named_buffers(remove_duplicate=False))
+    return frozenset(name for name in names if not name.rpartition(".")[2].startswith("running_"))
 
 
-def update_average(average: Weights, now: Weights, weight: float | Tensor) -> None:
-    """Move the average to the weights of now by `weight`, a number or 0-d; what has no average is copied."""
-    grown = {name: value.clone() for name, value in now.items() if average[name].shape != value.shape}
-    average |= grown  # in place
-    moving = [name for name, value in now.items() if name not in grown and _averaged(name, value, now.keys())]
-    old, new = [average[name] for name in moving], [now[name] for name in moving]
+def update_average(average: Weights, now: Weights, weight: float | Tensor, last: Collection[str] = ()) -> None:
+    """Move the average to the weights of now by `weight`, a number or 0-d; whole numbers, what has another shape, and
+    `last` are copied."""
+    old, new = list[Tensor](), list[Tensor]()
     with torch.no_grad():
+        for name, value in now.items():
+            kept = average[name]
+            if kept.shape != value.shape:  # it has grown
+                average[name] = value.clone()
+            elif (value.is_floating_point() or value.is_complex()) and name not in last:
+                old.append(kept)
+                new.append(value)
+            else:
+                kept.copy_(value)
         if isinstance(weight, Tensor):
             torch._foreach_lerp_(old, new, [weight.to(value.dtype) for value in new])
         else:
             torch._foreach_lerp_(old, new, weight)
-        for name in now.keys() - set(moving) - grown.keys():
-            average[name].copy_(now[name])

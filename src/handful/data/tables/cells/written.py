@@ -25,13 +25,17 @@ _NONE = (
 _LONGEST = 64  # bytes of a number or a date; longer strings are none
 _SPACES = "\u00a0\u2009\u202f"
 BLANK = rf"[\s{_SPACES}]"  # \s is of ASCII alone
+# Full-width signs of Chinese and Japanese (８５％, ￥１，２００), and digits of Arabic, Persian and Hindi.
+_WIDE = {0xFF01 + k: 0x21 + k for k in range(94)} | {0x3000: " ", 0xFFE0: "¢", 0xFFE1: "£", 0xFFE5: "¥", 0xFFE6: "₩"}
+_WIDE |= {zero + k: str(k) for zero in (0x660, 0x6F0, 0x966) for k in range(10)} | {0x66A: "%", 0x66B: "."}
+_HAS_WIDE = f"^.*[{''.join(map(chr, _WIDE))}]"
 SMALL = 500  # strings up to which Python is quicker, as it keeps the patterns that it compiled
 _CODES = "USD|EUR|GBP|JPY|CHF|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|SGD|HKD"
 _CURRENCY = rf"(?:US|CA|AU|NZ|HK|R|S|A|C)?\$|[€£¥₹₽₩₺₪₫฿₴₦₱₿¢]|{_CODES}|Rs\.?|kr\.?|Fr\.?|zł|人民币|RMB|[元圆円원]"
 # What may stand right behind a number; after a blank any short word may.
 _GLUED = (
     rf"{_CURRENCY}|%|‰|°[CFNSEW]?|[kMGT]?(?:Hz|W|Wh|V|A|Pa|B|J)|[nµmck]?m|[mk]?g|[mµcd]?[lL]|ms|s|sec|min|h|hrs?|lbs?|oz|ft|in|"
-    r"mi|mph|km/h|m/s|km2|km²|m2|m²|m3|m³|kcal|cal|px|pt|ha|ppm|bpm|rpm|x|[kKMBNSEW]|[mb]n|[㎡㎞㎏℃]|"
+    r"mi|mph|st|nd|rd|th|km/h|m/s|km2|km²|m2|m²|m3|m³|kcal|cal|px|pt|ha|ppm|bpm|rpm|x|[kKMBNSEW]|[mb]n|[㎡㎞㎏℃]|"
     r"[\u4e00-\u9fff\uac00-\ud7a3]{1,2}(?:[/每\u4e00-\u9fff\uac00-\ud7a3]{0,3}[㎡\u4e00-\u9fff\uac00-\ud7a3])?"
 )
 # What multiplies the number, right behind it or after a blank, where K alone is kelvin; T is tonnes.
@@ -50,6 +54,8 @@ _KINDS: tuple[dict[str, float], ...] = (
     {"s": 1.0, "sec": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0, "hr": 3600.0, "hrs": 3600.0},
     {"l": 1.0, "L": 1.0, "dl": 0.1, "dL": 0.1, "cl": 1e-2, "cL": 1e-2, "ml": 1e-3, "mL": 1e-3, "µl": 1e-6, "µL": 1e-6},
     {"m2": 1.0, "m²": 1.0, "㎡": 1.0, "ha": 1e4, "km2": 1e6, "km²": 1e6}, {"m3": 1.0, "m³": 1.0},
+    {"KB": 1.0, "kB": 1.0, "MB": 1024.0, "GB": 1024.0**2, "TB": 1024.0**3},
+    dict.fromkeys(("th", "st", "nd", "rd"), 1.0),
     {"m/s": 1.0, "km/h": 1 / 3.6, "mph": 0.44704}, {"%": 1.0, "‰": 0.1}, {"cal": 1.0, "kcal": 1e3},
     {"N": 1.0, "°N": 1.0, "S": -1.0, "°S": -1.0}, {"E": 1.0, "°E": 1.0, "W": -1.0, "°W": -1.0},
     *({prefix + unit: times for prefix, times in _PREFIXES.items()} for unit in ("Hz", "W", "Wh", "V", "A", "Pa", "J")),
@@ -124,6 +130,7 @@ PLAIN = r"^[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?i:inf|infinity))$"
 NUMBER = rf"^(?P<before>[^\d.,]*)(?P<digits>\d(?:[\d.,'’\s{_SPACES}]*\d)?[.,]?|[.,]\d+)"
 NUMBER += r"(?P<power>(?:[eE][-+]?\d+)?)(?P<behind>.*)$"
 _BEFORE = re.compile(rf"((?:[<>]=?|[≤≥~≈]\s*)?)\s*(\(?)([-+\u2212]?)((?:{_CURRENCY})?)\s*([-+\u2212]?)")
+_MARKS = re.compile(r"(?:\*{1,3}|[†‡§]|\[[a-z\d]{1,3}\])$|(?<=°) (?=[NSEW]$)")  # footnotes; 48.1° N
 _BEHIND = re.compile(rf"(?:\s+({_WORD})|({_GLUED}))?(-?)(\)?)(\+?)")
 
 
@@ -182,7 +189,7 @@ _BOUND = {"<": "<", "≤": "<", ">": ">", "≥": ">", "~": "~", "≈": "~"}
 @lru_cache(1024)
 def around(before: str, behind: str) -> Around:
     """What is meant by what stands before and behind digits."""
-    left, right = _BEFORE.fullmatch(before), _BEHIND.fullmatch(behind)
+    left, right = _BEFORE.fullmatch(before), _BEHIND.fullmatch(_MARKS.sub("", behind))
     if left is None or right is None:
         return Around(np.nan)
     (bound, bracket, sign, first, second), (word, glued, last, closed, more) = left.groups(""), right.groups("")
@@ -226,8 +233,17 @@ def _matching(texts: pa.Array, pattern: str) -> pa.Array:
 
 
 def trimmed(texts: pa.Array) -> pa.Array:
-    """Strings without the blanks around them, as they are read here; those too long for a number or a date as "x"."""
-    return pc.utf8_trim_whitespace(pc.if_else(pc.less_equal(pc.binary_length(texts), _LONGEST), texts, "x"))
+    """Strings without the blanks around them, as they are read here, signs in full width as those of ASCII; those too
+    long for a number or a date as "x".
+
+    >>> trimmed(pa.array([" 8.5 ", "￥１，２００"], pa.large_string())).to_pylist()
+    ['8.5', '¥1,200']
+    """
+    short = pc.if_else(pc.less_equal(pc.binary_length(texts), _LONGEST), texts, "x")
+    if pc.all(pc.string_is_ascii(short)).as_py() is False and pc.any(wide := _matching(short, _HAS_WIDE)).as_py():
+        plain = [text.translate(_WIDE) for text in short.filter(wide).to_pylist()]
+        short = pc.replace_with_mask(short, wide, pa.array(plain, short.type))
+    return pc.utf8_trim_whitespace(short)
 
 
 def mask(values: pa.Array) -> Mask:
