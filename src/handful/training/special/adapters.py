@@ -366,10 +366,11 @@ def viewing(
     logits = of_probabilities(loss) and not link
     mean, std = (None, None) if scale is None else (s.to(target.device) for s in scale)
 
-    def view(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def view(output: object, batch: Batch) -> Seen | None:
         seen, target = ctc.only_valid(part_of(output, part)) if sequences else output, batch.columns["y"]
-        assert isinstance(seen, Tensor)
         assert isinstance(target, Tensor)
+        if not isinstance(seen, Tensor):  # a model that gives several in training alone
+            return None
         seen = seen.detach()
         if members and len(seen) != len(target):
             seen = seen.reshape(len(target), -1, *seen.shape[1:]).mean(1)
