@@ -191,8 +191,16 @@ def test_a_masked_value_is_a_missing_one():
     assert np.array_equal(source.take([0, 1]).tensor("x"), [[np.nan, 2], [3, 4]], equal_nan=True)
     whole = np.ma.masked_array([1, 2], [False, False])
     assert handful.open({"a": whole, "y": [0, 1]}).take([0, 1]).tensor("a").dtype == torch.int64
-    with pytest.raises(HandfulError, match="fill it first"):
-        handful.open(np.ma.masked_array(["a", "b"], [True, False]))
+    text = np.ma.masked_array(["a", "b", "c", "b"], [True, False, False, False])
+    days = np.ma.masked_array(np.array(["2020-01-01"] * 3 + ["2020-01-02"], "M8[D]"), text.mask)
+    source = handful.open({"text": text, "object": text.astype(object), "day": days, "y": [0, 1, 0, 1]})
+    assert [source.columns[name].classes for name in ("text", "object")] == [("b", "c")] * 2
+    assert (
+        source.take(range(4)).tensor("object").tolist()
+        == source.take(range(4)).tensor("text").tolist()
+        == [-1, 0, 1, 0]
+    )
+    assert np.array_equal(source.take([0, 3])["day"], [np.nan, 1577923200], equal_nan=True)
     with pytest.raises(HandfulError, match="not a finite number in row 1"):
         handful.open(([[1.0], [2.0]], np.ma.masked_array([0, 1], [False, True])))
 
@@ -371,3 +379,129 @@ def test_a_number_column_with_other_cells_is_read_from_a_data_base_as_from_csv(t
     for name in ("area", "rooms"):
         np.testing.assert_array_equal(*(s.take(range(100)).tensor(name).numpy() for s in (one, other)))
     assert [n for n in one.notes if "'area'" in n] == [n for n in other.notes if "'area'" in n]
+
+
+def test_views_of_lists_are_lists():
+    rows = [[1.5, 2.5], [3.5, 4.5], [5.5, 6.5]]
+    for kind in (pa.list_view(pa.float64()), pa.large_list_view(pa.float32())):
+        source = handful.open(pa.table({"a": pa.array(rows, kind), "y": [0, 1, 0]}))
+        assert source.take([2, 0])["a"].tolist() == [rows[2], rows[0]]
+    table = pa.table(
+        {"a": pa.chunked_array([pa.array([None, *rows], kind).slice(1), pa.array(rows, kind)]), "y": [0, 1] * 3}
+    )
+    assert handful.open(table).take([1, 4])["a"].tolist() == [rows[1]] * 2
+
+
+MAPS = [[("a", 1.0), ("b", 10.0)], [("b", 20.0)], None, [("c", 7.0), ("a", 2.0)]] * 10
+
+
+def test_the_keys_of_maps_are_columns_as_those_of_dicts_are(tmp_path, monkeypatch):
+    table = pa.table({"m": pa.array(MAPS, pa.map_(pa.string(), pa.float64())), "y": np.arange(40.0)})
+    rows = [{"m": None if one is None else dict(one), "y": float(k)} for k, one in enumerate(MAPS)]
+    by_map, by_dict = handful.open(table, "y"), handful.open(rows, "y")
+    assert [*by_map.columns] == [*by_dict.columns] == ["m.a", "m.b", "m.c", "y"]
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(rows_of(by_map), rows_of(by_dict), strict=True))
+    run = handful.fit("auto", table, target="y", until="steps(20)", quiet=True)
+    alone = [run.predict(table.slice(k, 1))[0] for k in range(4)]  # without some of the keys
+    assert np.array_equal(alone, run.predict(table)[:4])
+    assert np.array_equal(alone, run.predict(rows)[:4])
+    monkeypatch.setattr("handful.data.store.inputs.SMALL", 0)
+    monkeypatch.setattr("handful.data.tables.files.ROWS", 3)
+    pq.write_table(table, tmp_path / "t.parquet")
+    store = handful.prepare(tmp_path / "t.parquet", tmp_path / "store", target="y")
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(rows_of(store), rows_of(by_map), strict=True))
+
+
+def rows_of(source):
+    batch = source.take(range(len(source)))
+    return [np.asarray(batch[name]) for name in sorted(source.columns)]
+
+
+@pytest.mark.parametrize("kind", ["python", "arrow", "fixed", "masked", "numpy"])
+def test_a_list_that_is_missing_is_one_of_missing_values(kind):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3))
+    y = x @ [1.0, 2.0, 3.0]
+    lists = [None, [None, *x[1][1:]], *x[2:].tolist()]
+    whole = np.where(np.arange(200)[:, None] == 0, np.nan, x)
+    whole[1, 0] = np.nan
+    ways = {
+        "python": lists, "arrow": pa.array(lists), "fixed": pa.array(lists, pa.list_(pa.float64(), 3)),
+        "masked": np.ma.masked_invalid(whole), "numpy": whole,
+    }  # fmt: skip
+    source = handful.open({"a": ways[kind], "y": y}, "y")
+    assert np.array_equal(source.take(range(200))["a"], whole, equal_nan=True)
+    run = handful.fit("auto", {"a": x, "y": y}, target="y", until="epochs(3)", quiet=True)
+    assert np.array_equal(run.predict({"a": ways[kind]}), run.predict({"a": whole}))
+
+
+def test_lists_of_any_length_or_of_labels_that_are_missing_are_empty():
+    tokens = handful.open(pa.table({"a": pa.array([None, [1], [2, 3]]), "y": [0, 1, 0]}))
+    assert tokens.take([0, 2])["a"].offsets.tolist() == [0, 0, 2]
+    table = pa.table({"a": pa.array([None, ["u"], ["u", "v"]] * 9), "y": [0, 1, 0] * 9})
+    labels = handful.open(table)
+    assert labels.take([0, 1, 2])["a"].tolist() == [[0, 0], [1, 0], [1, 1]]
+    assert "'a' lacks a list in 9 of 27 rows: an empty one there." in labels.notes
+    with pytest.raises(HandfulError, match="'a' has no list in row 0"):
+        handful.open(table, "a")
+
+
+@pytest.mark.filterwarnings("ignore:Feather V1:DeprecationWarning")
+def test_feather_of_version_1(tmp_path, monkeypatch):
+    from pyarrow import feather
+
+    path = tmp_path / "t.feather"
+    feather.write_feather(pa.table({"a": [1.5, 2.5, None], "s": ["u", "v", "u"], "y": [0, 1, 0]}), path, version=1)
+    source = handful.open(path)
+    assert np.array_equal(source.take(range(3))["a"], [1.5, 2.5, np.nan], equal_nan=True)
+    assert source.columns["s"].classes == ("u", "v")
+    monkeypatch.setattr("handful.data.store.inputs.SMALL", 0)
+    assert handful.prepare(path, tmp_path / "store").columns == source.columns
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(HandfulError, match="is not an Arrow file that can be read"):
+        handful.open(path)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "method", "gives"),
+    [("dask.dataframe.dask_expr._collection", "DataFrame", "compute", FRAME),
+     ("deltalake.table", "DeltaTable", "to_pyarrow_table", TABLE),
+     ("fastparquet.api", "ParquetFile", "to_pandas", FRAME),
+     ("awkward.highlevel", "Array", "to_list", FRAME.to_dict("records")),
+     ("astropy.table.table", "QTable", "to_pandas", FRAME),
+     ("astropy.table.table", "Table", "to_pandas", FRAME)],
+)  # fmt: skip
+def test_tables_of_other_libraries_give_themselves_as_known_ones(module, name, method, gives):
+    """Stand-ins: each has a type of dtype with names, as astropy's, but no shape."""
+    made = type(name, (), {"__module__": module, method: lambda self: gives, "dtype": np.dtype([("a", float)])})
+    assert rows(handful.open(made())) == rows(handful.open(FRAME))
+
+
+def test_places_of_geopandas_are_two_numbers():
+    points = FRAME.assign(geometry=["POINT (1 2)", "POINT (3.5 4)", "POINT (5 6)"])
+    many = pd.concat([points.assign(geometry=[f"POINT ({k} {k + j})" for j in range(3)]) for k in range(20)])
+    made = type("GeoDataFrame", (), {"__module__": "geopandas.geodataframe", "to_wkt": lambda self: many})
+    assert handful.open(made()).take([0, 5])["geometry"].tolist() == [[0, 0], [1, 3]]
+
+
+def test_a_stream_that_arrow_cannot_read_is_refused_by_a_sentence():
+    class Broken:
+        def __arrow_c_stream__(self, requested_schema=None):
+            raise pa.ArrowTypeError("Conversion failed for column geometry with type geometry")
+
+    with pytest.raises(HandfulError, match="Broken: a column cannot be read: Conversion failed for column geometry"):
+        handful.open(Broken())
+
+
+@pytest.mark.parametrize(
+    ("log", "reader"),
+    [("_delta_log/0000.json", "deltalake.DeltaTable"), ("metadata/v1.metadata.json", "pyiceberg"),
+     ("_versions/1.manifest", "lance")],
+)  # fmt: skip
+def test_tables_with_a_log_of_deleted_rows_are_not_read_as_their_files(log, reader, tmp_path):
+    for k in range(2):
+        FRAME.to_parquet(tmp_path / f"part-{k}.parquet")
+    (tmp_path / log).parent.mkdir()
+    (tmp_path / log).write_text("{}")
+    with pytest.raises(HandfulError, match=f"may hold rows that were deleted, too: read it with {reader}"):
+        handful.open(tmp_path)

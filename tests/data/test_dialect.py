@@ -78,3 +78,16 @@ def test_dates_with_dots_are_times(prepared, tmp_path):
     days = source.take(range(2))["day"]
     assert (days.double() / 86400).tolist() == [18661.0, 18258.0]  # since 1970-01-01
     assert (source.take(range(2))["at"].double() - days.double()).tolist() == [37800.0, 300.0]
+
+
+def test_a_table_of_astropy(tmp_path):
+    """Its types stand in comments, of which each has several parts: Table.write("t.ecsv") of astropy 8."""
+    types = "".join(
+        f"# - {{name: {name}, datatype: {kind}}}\n" for name, kind in {"a": "float64", "c": "string"}.items()
+    )
+    rows = '1.5 "x y"\n"" z\n2.5 w\n' * 9
+    (tmp_path / "t.ecsv").write_text(f"# %ECSV 1.0\n# ---\n# datatype:\n{types}# schema: astropy-2.0\na c\n{rows}")
+    source = handful.open(tmp_path / "t.ecsv")
+    assert [*source.columns] == ["a", "c"]
+    assert np.array_equal(source.take([0, 1, 2])["a"], [1.5, np.nan, 2.5], equal_nan=True)
+    assert source.columns["c"].classes == ("w", "x y", "z")

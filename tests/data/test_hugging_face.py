@@ -155,3 +155,30 @@ def test_a_format_shows_what_it_shows(hub, tmp_path):
             assert list(source.columns) == ["x", "y"]
             assert "left out, as the data set's own format does not show them: z." in source.notes
         assert list(handful.open(numbers.with_format(kind)).columns) == ["x", "z", "y"]
+
+
+def saved(folder, rows, shards=1):
+    """A Dataset as its save_to_disk writes it: Arrow's stream format, class names in the schema."""
+    folder.mkdir(parents=True)
+    features = '{"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}'
+    for shard in range(shards):
+        part = pa.table({"a": rows[shard::shards], "label": [k % 2 for k in rows[shard::shards]]})
+        part = part.replace_schema_metadata({"huggingface": features})
+        with pa.ipc.new_stream(str(folder / f"data-{shard:05}-of-{shards:05}.arrow"), part.schema) as file:
+            file.write_table(part)
+    (folder / "state.json").write_text('{"_fingerprint": "1"}')
+    (folder / "dataset_info.json").write_text("{}")
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_what_save_to_disk_wrote_is_read(shards, tmp_path):
+    saved(tmp_path / "set", list(range(10)), shards)
+    source = handful.open(tmp_path / "set")
+    assert source.columns["label"].classes == ("cat", "dog")
+    assert sorted(source.take(range(10))["a"].tolist()) == list(range(10))
+    for split in ("train", "test"):
+        saved(tmp_path / "both" / split, list(range(10)), shards)
+    (tmp_path / "both" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    with pytest.raises(HandfulError, match=r"is split into test, train: open one, 'both/test', and another as valid="):
+        handful.open(tmp_path / "both")
+    assert len(handful.open(tmp_path / "both" / "train")) == 10

@@ -281,8 +281,12 @@ def test_gaps_are_missing_in_every_container(kind, holder):
 
 
 def test_rows_that_lack_a_list_are_named():
+    rows = {"c": [["a"], None, ["b"]], "y": [0, 1, 0]}
     with pytest.raises(HandfulError, match="column 'c' has no list in row 1"):
-        handful.open({"c": [["a"], None, ["b"]], "y": [0, 1, 0]}, target="y")
+        handful.open(rows, target="c")
+    source = handful.open(rows, target="y")
+    assert source.take(range(3))["c"].tolist() == [[1, 0], [0, 0], [0, 1]]
+    assert "'c' lacks a list in 1 of 3 rows: an empty one there." in source.notes
 
 
 class OfModin:

@@ -485,3 +485,43 @@ def test_text_that_numbers_the_rows_is_left_out_as_numbers_are():
     rows = [{"id": str(900 + k), "x": str(k % 7 + 0.5), "y": str(k % 2)} for k in range(60)]
     run = handful.fit("auto", rows, target="y", until="steps(2)", quiet=True)
     assert run.pipeline.uses == ("x",)
+
+
+def rooms(n=400):
+    draw = np.random.default_rng(0)
+    age, shop, size = draw.integers(18, 90, n), draw.integers(10, 30, n), draw.normal(70, 9, n).round(1)
+    return pd.DataFrame({"age": age, "shop_id": shop, "rooms": age % 9, "size": size, "y": (age / 10 + size).round(2)})
+
+
+@pytest.mark.parametrize("way", ["frame", "rows", "dict", "jsonl", "arrow", "pair", "store"])
+def test_a_table_of_text_alone_is_read_as_its_file(way, tmp_path, monkeypatch):
+    """As csv.DictReader gives it: counts are numbers there, too, not names with as many rows each."""
+    frame = rooms()
+    text = frame.astype(str)
+    text.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    monkeypatch.setattr("handful.data.store.inputs.SMALL", 0)
+    given = {
+        "frame": text, "rows": text.to_dict("records"), "dict": text.to_dict("list"), "jsonl": tmp_path / "t.jsonl",
+        "arrow": pa.Table.from_pandas(text), "pair": (text.drop(columns="y"), frame["y"]), "store": None,
+    }[way]  # fmt: skip
+    target = None if way == "pair" else "y"
+    source = (
+        handful.open(given, target)
+        if way != "store"
+        else handful.prepare(tmp_path / "t.jsonl", tmp_path / "s", target="y")
+    )
+    for name in ("age", "rooms", "size"):
+        assert source.columns[name].kind == "number", name
+        assert source.take(range(400)).tensor(name).tolist() == frame[name].tolist()
+    assert source.columns["shop_id"].kind == "category"
+    assert "'age' is numbers, in text, as all columns are." in source.notes
+
+
+def test_numbers_in_text_beside_numbers_are_names_and_it_is_said():
+    frame = rooms()
+    source = handful.open(frame.astype({"age": str, "rooms": str}), "y")
+    assert source.columns["age"].kind == source.columns["rooms"].kind == "category"
+    said = "'rooms' is a category with 9 values, which are numbers in text: names, unless they are given as numbers."
+    assert said in source.notes
+    alone = handful.open({"digit": ["1", "2", "3"] * 10, "y": ["a", "b", "a"] * 10}, "y")
+    assert alone.columns["digit"].kind == "category"

@@ -137,3 +137,17 @@ def test_one_row_takes_few_calls_whatever_it_comes_in(model, trained):
     for call, limit in most.items():
         call(records[0])  # what the first row needs is kept
         assert calls(lambda call=call: call(records[1])) < limit
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_pictures_with_channels_last_are_refused_with_the_way_on(dtype):
+    x = np.random.default_rng(0).integers(0, 255, (40, 3, 16, 16)).astype(dtype)
+    run = handful.fit("cnn", (x, np.arange(40) % 2), until="steps(1)", quiet=True)
+    with pytest.raises(HandfulError, match=r"channels come first, as of numpy.moveaxis\(a, -1, 1\)"):
+        run.predict(np.moveaxis(x, 1, -1))
+    with pytest.raises(HandfulError, match=r"one alone is a\[None\]"):
+        run.predict(x[0])
+    assert len(run.predict(x[:1])) == 1
+    grey = handful.fit("cnn", (x[:, :1], np.arange(40) % 2), until="steps(1)", quiet=True)
+    with pytest.raises(HandfulError, match=r"a channel comes first, as of a\[:, None\]"):
+        grey.predict(x[:, 0])

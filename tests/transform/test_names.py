@@ -2,10 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
+from pyarrow import parquet
 
 import handful
+from handful.base.errors import HandfulError
 from handful.transform.names import Named, names_in
 
 N, SHOPS = 3000, 60
@@ -32,20 +36,82 @@ def test_which_columns_are_names(name, of_shop, found):
     assert names_in(rows, [name])[0] == {}
 
 
-def test_numbers_too_long_for_a_float_are_names(tmp_path):
-    """As account numbers and ids of messages: 2**60 and 2**60 + 1 are one float64, and were one constant."""
+def accounts(first, step=1):
     rng = np.random.default_rng(0)
     which = rng.integers(0, 3, 300)
-    frame = pd.DataFrame({"account": 2**60 + which, "y": which + 0.01 * rng.normal(size=300)})
+    return which, pd.DataFrame(
+        {"account": [first + step * int(k) for k in which], "y": which + 0.01 * rng.normal(size=300)}
+    )
+
+
+@pytest.mark.parametrize("first", [2**60, 2**64 - 3, 2**63 - 1, -(2**60)])
+def test_numbers_too_long_for_a_float_are_names(first, tmp_path):
+    """As account numbers, ids of messages and hashes: 2**60 and 2**60 + 1 are one float64, and were one constant."""
+    _, frame = accounts(first)
+    names = tuple(sorted(str(first + k) for k in range(3)))
+    whole = [int(v) for v in frame["account"]]
+    kind = pa.int64() if first + 2 < 2**63 else pa.uint64()
     frame.to_csv(tmp_path / "t.csv", index=False)
-    run = handful.fit("auto", tmp_path / "t.csv", target="y", until="epochs(20)", quiet=True)
-    assert any("too long for amounts" in note for note in run.plan.notes)
-    found = [np.asarray(run.predict(data)) for data in (tmp_path / "t.csv", frame[["account"]])]
-    assert np.corrcoef(frame["y"], found[0])[0, 1] > 0.99
-    assert_array_equal(*found)
-    frame["account"] = frame["account"].astype("Int64").mask(which == 2)
-    notes = handful.fit("auto", frame, target="y", until="steps(1)", quiet=True).plan.notes
-    assert any("beside its gaps they are rounded: give it as text" in note for note in notes)
+    (tmp_path / "t.jsonl").write_text("".join(f'{{"account": {v}, "y": {y}}}\n' for v, y in zip(whole, frame["y"])))
+    table = pa.table({"account": pa.array(whole, kind), "y": frame["y"]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    gap = [None, *whole[1:]]
+    ways = {
+        "frame": frame, "objects": frame.astype({"account": object}), "arrow": table, "polars": pl.from_arrow(table),
+        "dict": {"account": table["account"].to_numpy(), "y": frame["y"].to_numpy()},
+        "lists": {"account": whole, "y": frame["y"].tolist()}, "rows": frame.to_dict("records"),
+        "decimals": table.set_column(0, "account", table["account"].cast(pa.decimal128(20, 0))),
+        "gap": table.set_column(0, "account", pa.array(gap, kind)), "gap in a list": {"account": gap, "y": frame["y"]},
+        "gap in objects": pd.DataFrame({"account": pd.Series(gap, dtype=object), "y": frame["y"]}),
+        **{ending: tmp_path / f"t.{ending}" for ending in ("csv", "jsonl", "parquet")},
+    }  # fmt: skip
+    for way, data in ways.items():
+        rows = handful.open(data, target="y")
+        assert rows.columns["account"].classes == names, way
+        assert any("too long for amounts" in note for note in rows.notes), way
+    run = handful.fit("auto", ways["csv"], target="y", until="epochs(20)", quiet=True)
+    found = np.asarray(run.predict(ways["csv"]))
+    assert np.corrcoef(frame["y"], found)[0, 1] > 0.99
+    for way, data in ways.items():
+        assert_array_equal(np.asarray(run.predict(data))[1:], found[1:], err_msg=way)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("first", [2**60, 2**64 - 3])
+def test_a_store_has_the_same_names(kind, first, tmp_path, monkeypatch):
+    monkeypatch.setattr("handful.data.store.inputs.SMALL", 0)
+    _, frame = accounts(first)
+    getattr(frame, f"to_{kind.replace('jsonl', 'json')}")(
+        tmp_path / f"t.{kind}", **({"orient": "records", "lines": True} if kind == "jsonl" else {"index": False})
+    )
+    opened = handful.open(tmp_path / f"t.{kind}", target="y")
+    store = handful.prepare(tmp_path / f"t.{kind}", tmp_path / "store", target="y")
+    assert store.columns["account"] == opened.columns["account"]
+    assert_array_equal(store.take(range(300))["account"], opened.take(range(300))["account"])
+
+
+def test_names_that_come_as_floats_are_told_where_one_alone_rounds_so():
+    _, frame = accounts(2**63, 4096)
+    run = handful.fit("auto", frame, target="y", until="epochs(20)", quiet=True)
+    floats = {"account": frame["account"].astype(float)}
+    assert_array_equal(np.asarray(run.predict(floats)), np.asarray(run.predict(frame)))
+    opened = handful.open(floats, columns={"account": handful.open(frame, target="y").columns["account"]})
+    assert any("floats, which are not exact from 2^53 on" in note for note in opened.notes)
+    _, frame = accounts(2**63)
+    run = handful.fit("auto", frame, target="y", until="steps(5)", quiet=True)
+    with pytest.raises(HandfulError, match="may be '9223372036854775808' or '9223372036854775809'"):
+        run.predict({"account": frame["account"].astype(float)})
+
+
+def test_long_numbers_that_are_no_names_stay_numbers():
+    rng = np.random.default_rng(0)
+    moments = 1_700_000_000_000_000_000 + rng.integers(0, 20, 300) * 1_000_000
+    each = rng.integers(2**62, 2**63, 300)
+    y = rng.normal(size=300)
+    for name, values in {"ts": moments, "count": each, "hour": moments + 1}.items():
+        assert handful.open({name: values, "y": y}, target="y").columns[name].kind == "number"
+    near = handful.open({"a": np.uint64(2**64 - 1) - np.arange(300, dtype=np.uint64), "b": y, "y": y}, target="y")
+    assert "column 'a' was left out: it is about 1.8446744073709552e+19 in every row." in near.notes
 
 
 def test_an_order_that_says_something_is_kept():

@@ -3,6 +3,7 @@
 import datetime
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -15,6 +16,7 @@ import pyarrow as pa
 from handful.base.errors import HandfulError
 from handful.data.gather import Array
 from handful.data.options import Options
+from handful.data.tables.types import whole_numbers
 
 if TYPE_CHECKING:
     import pandas
@@ -28,6 +30,13 @@ _WHOLE = {
     ("duckdb", "DuckDBPyRelation"): "to_arrow_table",
     ("_duckdb", "DuckDBPyRelation"): "to_arrow_table",
     ("tensordict", "TensorDict"): "to_dict",
+    ("deltalake", "DeltaTable"): "to_pyarrow_table",
+    ("dask", "DataFrame"): "compute",
+    ("geopandas", "GeoDataFrame"): "to_wkt",  # points are read as two numbers
+    ("fastparquet", "ParquetFile"): "to_pandas",
+    ("awkward", "Array"): "to_list",
+    ("astropy", "Table"): "to_pandas",
+    ("astropy", "QTable"): "to_pandas",
 }
 _KNOWN = ("pandas", "polars", "pyarrow")  # whose tables are taken as they are
 _NUMBERS = (int, float, np.number)
@@ -65,16 +74,23 @@ def plainer(where: object, o: Options) -> tuple[object, list[str]]:
         case Iterable() if any(one.__name__ == "IterableDataset" for one in kind.__mro__):  # read from its start on
             return _read(iter(where), kind.__name__, o)
         case _ if hasattr(where, "__arrow_c_stream__") and kind.__module__.split(".")[0] not in _KNOWN:
-            return pa.table(where), []
+            return _table(where, o), []
         case Iterable() if not hasattr(where, "__len__") and not hasattr(where, "__getitem__"):  # as torchdata's nodes
             return _read(iter(where), kind.__name__, o)
     return where, []
 
 
+def _table(where: Any, o: Options) -> pa.Table:
+    try:
+        return pa.table(where)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise HandfulError(f"{o.name}: a column cannot be read: {error}") from error
+
+
 def fields_of(value: object) -> tuple[str, ...] | None:
     """The names of the fields of a structured array, NumPy's or one of a file."""
     names = getattr(getattr(value, "dtype", None), "names", None)
-    return names if names and value.shape else None  # type: ignore[attr-defined]
+    return names if names and getattr(value, "shape", ()) else None
 
 
 def flat_columns(key: str, value: object) -> Iterator[tuple[str, object]]:
@@ -85,7 +101,7 @@ def flat_columns(key: str, value: object) -> Iterator[tuple[str, object]]:
             rows = np.asarray(value[:])  # type: ignore[index]
             found = {name: rows[name] for name in names}
         case list() if isinstance(next((row for row in value if row is not None), None), Mapping):
-            found = _of_rows([{} if row is None else row for row in value])
+            found = of_rows([{} if row is None else row for row in value])
             if found.keys() <= {"bytes", "path"} and any(type(data) is bytes for data in found.get("bytes", ())):
                 value, found = found["bytes"], {}  # pictures or sounds, as data set hubs write them
     if not found:
@@ -287,15 +303,16 @@ def _encoded(picture: Any) -> object:
     return stream.getvalue()
 
 
-def unmasked(key: str, value: Array) -> Array:
-    """A masked array of numbers with NaN where it is masked; HandfulError for what has no such value."""
+def unmasked(value: Array) -> Array:
+    """A masked array with NaN where it is masked, NaT among times, None among objects and texts."""
     masked = np.ma.asarray(value)
     if not np.ma.is_masked(masked):
         return np.asarray(masked.data)
-    if masked.dtype.kind not in "iufb":
-        found = f"'{key}' is a masked array of {masked.dtype} that lacks values"
-        raise HandfulError(f"{found}: fill it first, with .filled(...)")
-    return np.where(np.ma.getmaskarray(masked), np.nan, masked.data)
+    kind = masked.dtype.kind
+    if kind in "iufb":
+        return np.where(np.ma.getmaskarray(masked), np.nan, masked.data)
+    data = masked.data if kind in "Mm" else masked.data.astype(object)
+    return np.where(np.ma.getmaskarray(masked), np.array("NaT" if kind in "Mm" else None, data.dtype), data)
 
 
 def plain_frame(frame: "pandas.DataFrame") -> "pandas.DataFrame":
@@ -324,69 +341,17 @@ def plain_series(column: Any) -> Any:
     if _is_sparse(column.dtype):
         return column.sparse.to_dense()
     if _of_objects(column.dtype):  # periods among them, which Arrow knows as such alone
-        column = column.infer_objects()
+        long = whole_numbers(without_marks(column.tolist(), (int,)))
+        column = column.infer_objects() if long is None else type(column)(_held(long), column.index)
     if not _of_objects(column.dtype):
         return column
     new = _plain(values := column.tolist())
     return column if new is values else new
 
 
-def of_json(found: object, where: str) -> tuple[dict[str, list[Any]], str | None]:
-    """The columns that a value of JSON holds, and a note on what else it holds: a list of objects, one a row, the
-    only one so far up; an object of columns or of rows, as pandas writes them; one row. HandfulError for others.
-
-    >>> of_json({"meta": {"of": 2026}, "data": [{"a": 1}, {"a": 2, "b": 3}]}, "x.json")
-    ({'a': [1, 2], 'b': [None, 3]}, "the rows are in 'data'; what is beside it is left out: meta.")
-    >>> of_json({"columns": ["a", "b"], "index": [0], "data": [[1, 2]]}, "x.json")
-    ({'a': [1], 'b': [2]}, None)
-    """
-    match found:
-        case {"columns": [*names], "data": [list(), *_] as rows} if all(len(row) == len(names) for row in rows):
-            return {str(name): [row[k] for row in rows] for k, name in enumerate(names)}, None
-        case dict() if found and all(isinstance(column, list | dict) for column in found.values()):
-            columns: dict[str, Any] = found
-            if all(isinstance(column, dict) for column in found.values()) and _are_rows(found):
-                return _of_rows(list(found.values())), None
-            columns = {name: list(v.values()) if isinstance(v, dict) else v for name, v in found.items()}
-            if len({len(v) for v in columns.values()}) == 1 and (len(found) > 1 or not _tables(found)):
-                return columns, None
-        case dict() if found and not any(isinstance(value, list | dict) for value in found.values()):
-            return _of_rows([found]), None
-    tables = _tables(found)
-    least = min((path.count("\0") for path in tables), default=0)
-    tables = {path.replace("\0", "."): rows for path, rows in tables.items() if path.count("\0") == least}
-    if len(tables) != 1:
-        several = "has several lists of objects: " + ", ".join(tables) + "; write one of them alone"
-        neither = "is neither a list of objects, one per row, nor an object of columns of one length"
-        raise HandfulError(f"{where} {several if tables else neither}")
-    ((path, rows),) = tables.items()
-    beside = [name for name in found if name != path.partition(".")[0]] if isinstance(found, dict) else []
-    rest = f"; what is beside it is left out: {', '.join(beside)}" if beside else ""
-    return _of_rows(rows), f"the rows are in '{path}'{rest}." if path else None
+def _held(values: pa.Array) -> Any:
+    return sys.modules["pandas"].arrays.ArrowExtensionArray(values)
 
 
-def _of_rows(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+def of_rows(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
-
-
-def _tables(found: object, path: str = "") -> dict[str, list[dict[str, Any]]]:
-    """The lists of objects in a value of JSON, but for those in rows of others, by the names that lead there."""
-    match found:
-        case [*rows] if rows and len(objects := [row for row in rows if isinstance(row, dict)]) == len(rows):
-            return {path: objects}
-        case dict():
-            inner = (_tables(value, f"{path}\0{name}" if path else name) for name, value in found.items())
-            return {name: rows for tables in inner for name, rows in tables.items()}
-    return {}
-
-
-def _are_rows(found: dict[str, dict[str, Any]]) -> bool:
-    """Whether an object of objects is rows by their names, not columns: its own names count, or the types of values
-    within each differ, as columns' do not."""
-
-    def mixed(parts: Iterable[Iterable[object]]) -> bool:
-        return any(len({isinstance(v, str) for v in part if v is not None}) > 1 for part in parts)
-
-    across = _of_rows(list(found.values()))
-    counted, within = all(map(str.isdigit, found)), not any(map(str.isdigit, across))
-    return (counted and within) or (mixed(v.values() for v in found.values()) and not mixed(across.values()))

@@ -25,7 +25,8 @@ class Options:
     caller gave a mapping); image_size: (height, width); rate: Hz; budget: bytes that decoded images may use; bad_rows:
     "stop", "skip" or the most that may be skipped; outside: whether a table may name files outside its folder; rows:
     which rows of the whole these are, for messages, where some were skipped; decimal: the sign before decimals in the
-    text that is read; words: how the target's values are written there; collate: puts samples together.
+    text that is read; untyped: whether all columns are text, as cells of a file are, and one is plainly amounts; words:
+    how the target's values are written there; collate: puts samples together.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Options:
     rows: Rows | None = None
     decimal: str | None = None
     words: tuple[str, ...] | None = None
+    untyped: bool = False
     collate: Collate | None = None
 
     def choosing(self, columns: Names) -> "Options":

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from handful.data.tables.arrow import (
     to_table,
     with_target,
 )
+from handful.data.tables.cells.strings import untyped
 from handful.data.tables.types import TEXT
 from handful.data.tables.values import apply
 
@@ -36,6 +38,8 @@ def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | No
         raise HandfulError(f"{o.name} is an empty dict: give at least one column")
     o = with_target(o, names, notes)
     keep = chosen(o, names)
+    strings = {key: strings for key in keep if (strings := _strings(values.get(key))) is not None}
+    o = replace(o, untyped=not o.schema and len(strings) == len(names) and untyped(strings.values()))
     stored: dict[str, Stored] = {}
     for key, value in values.items():
         try:
@@ -44,7 +48,6 @@ def open_columns(values: Mapping[str, object], o: Options, notes: list[str] | No
         except LeftOut:
             if o.columns is not None or key == o.target:
                 raise
-    strings = {key: pa.chunked_array([values[key]], TEXT) for key in keep if _of_strings(values.get(key))}
     alone = texts_alone(strings, stored, o, notes)
     stored |= {key: apply(key, strings[key], column, o, notes) for key, column in alone.items()}
     check_inputs(stored, o, notes)
@@ -55,8 +58,12 @@ _OF_FILES = ("__header__", "__version__", "__globals__")  # what scipy.io.loadma
 _OF_SHARDS = ("__url__", "__local_path__", "__index__", "__shard__")  # what webdataset adds to each sample
 
 
-def _of_strings(values: object) -> bool:
-    return isinstance(values, list | tuple) and all(type(value) is str for value in values)
+def _strings(values: object) -> pa.ChunkedArray | None:
+    """The values, where they are a list of strings that a file can hold, and gaps."""
+    if isinstance(values, list | tuple) and all(type(value) in (str, type(None)) for value in values):
+        with suppress(UnicodeEncodeError):
+            return pa.chunked_array([values], TEXT)
+    return None
 
 
 def open_rows(rows: Sequence[Mapping[str, object]], o: Options) -> Arrays:

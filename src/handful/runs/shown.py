@@ -18,8 +18,8 @@ from handful.data.media.bad_rows import is_object
 from handful.data.media.folder import file_names, table_files
 from handful.data.tables.cells.dialect import SAMPLE
 from handful.data.tables.cells.dialect import find as find_dialect
-from handful.data.tables.cells.records import record_lines
-from handful.data.tables.files import ending, open_stream, unpacked
+from handful.data.tables.cells.records import record_lines, unpacked
+from handful.data.tables.files import ending, open_stream
 from handful.runs.judge.examples import contents, pictures_of, shorten, sounds_of, units_of
 from handful.transform.pipeline import Pipeline
 from handful.transform.rows import original_rows

@@ -285,13 +285,26 @@ def check_same(name: str, trained: Column, source: Source) -> None:
     if now.kind != trained.kind and not {now.kind, trained.kind} <= _WRITABLE and not foreign(now, trained):
         if trained.kind == "collated":
             raise HandfulError(f"{where} is to be put together as in training: handful.open(data, collate=...)")
-        example = f" ('{now.classes[0]}')" if now.classes else ""
-        raise HandfulError(f"{where} is {now.kind}{example}, but was {trained.kind} in training")
+        example = f" ('{now.classes[0]}')" if now.classes else f" {list(now.shape)}" if now.shape else ""
+        raise HandfulError(f"{where} is {now.kind}{example}, but was {trained.kind} in training{_turned(now, trained)}")
     if trained.kind == "image" and (now.dtype == "uint8") != (trained.dtype == "uint8"):
         raise HandfulError(f"{where} holds pictures of {now.dtype}, but of {trained.dtype} in training")
     if None not in trained.shape and not foreign(now, trained) and now.shape != trained.shape:
-        raise HandfulError(f"{where} has rows of shape {now.shape}, but of {trained.shape} in training")
+        said = f"{where} has rows of shape {now.shape}, but of {trained.shape} in training"
+        raise HandfulError(f"{said}{_turned(now, trained)}")
     if now.rate != trained.rate:
         raise HandfulError(
             f"{where} is sound at {now.rate} Hz, but was at {trained.rate} Hz in training; resample it first"
         )
+
+
+def _turned(now: Column, trained: Column) -> str:
+    """The way on where pictures have their channels last, or none, and had them first."""
+    match now.shape, trained.shape:
+        case (h, w, n), (k, height, width) if n == k and {(h, w), (height, width)} <= {(h, w), (None, None)}:
+            return ": channels come first, as of numpy.moveaxis(a, -1, 1)"
+        case (h, w), (1, height, width) if {(h, w), (height, width)} <= {(h, w), (None, None)}:
+            return ": a channel comes first, as of a[:, None]"
+        case (h, w), (_, height, width) if {(h, w), (height, width)} <= {(h, w), (None, None)}:
+            return ": one alone is a[None]"
+    return ""

@@ -12,17 +12,16 @@ from torch import Tensor
 from handful.base.errors import some
 from handful.data.base import Column, Rows, Source, Value, View
 from handful.data.series import spread_rows
-from handful.data.tables.cells.reading import TIME_NAME
+from handful.data.tables.cells.reading import ID_NAME, TIME_NAME
 from handful.data.tables.types import TEXT, named
+from handful.data.tables.values import ROWS_OF_EACH
 from handful.transform.rows import chunks_of
 
 LOOK = 10_000  # training rows that are looked at
-FEWEST, ROWS_OF_EACH = 10, 3  # values, and rows of each on average, from which it is asked
+FEWEST = 10  # values from which it is asked
 MOST = 1 << 16  # values that may be names
-_EXACT = 2.0**53  # beyond, a float64 does not tell one whole number from the next
 _SURE = 4.0  # standard deviations by which values must differ
 _SCATTER = 0.5  # of the variance between values, how much must lie between neighbours: none on a line, all by chance
-_ID = re.compile(r"(^|[_. -])(id|ids|code|zip|zip_?code|postcode|plz|sku)$|[a-z](Id|ID|Code)$|编号$|编码$")
 _MAYBE = re.compile(
     r"(id|code|no|nr|num|number)$|(^|[_. -])(store|shop|branch|dep(t|artment)|county|state|region|district|city|"
     r"country|firm|company|school|subject|patient|person|user|customer|client|item|product|article|brand|team|player|seller|"
@@ -70,11 +69,10 @@ def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str,
     """The values of the columns of whole numbers that are names, of training rows, and a sentence on each. keep:
     columns that are needed as they are.
 
-    A column is names where it is called so (user_id), where its numbers are so long that a float would round them, or
-    where it may be (store) and values of the target differ from one number to another, and from one to the next as much
-    as between any two: they have no order that says anything. Ranks of a target of numbers are compared, 0 and 1 for
-    each class of others. Of real tables' other columns, a weight that each of some patients has in many rows looks the
-    same.
+    A column is names where it is called so (user_id), or where it may be (store) and values of the target differ from
+    one number to another, and from one to the next as much as between any two: they have no order that says anything.
+    Ranks of a target of numbers are compared, 0 and 1 for each class of others. Of real tables' other columns, a weight
+    that each of some patients has in many rows looks the same.
     """
     asked = [name for name in source.inputs if name not in keep and _whole(name, source.columns[name])]
     goal = source.columns[source.target] if source.target else None
@@ -89,27 +87,15 @@ def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str,
         kept = np.isfinite(x) & np.isfinite(y).all(1)
         if not kept.any() or (x[kept] % 1 != 0).any() or len(np.unique(x[kept])) * ROWS_OF_EACH > kept.sum():
             continue
-        called = _ID.search(name) is not None and len(np.unique(x[kept])) > 2
-        long = np.abs(x[kept].astype(np.float64)).max() > _EXACT
-        if long and x.dtype.kind == "f":  # beside gaps
-            notes.append(
-                f"'{name}' holds whole numbers so long that beside its gaps they are rounded: give it as text."
-            )
-            continue
-        if not (called or long) and not (_MAYBE.search(name) and scattered(x[kept], y[kept])):
+        called = ID_NAME.search(name) is not None and len(np.unique(x[kept])) > 2
+        if not called and not (_MAYBE.search(name) and scattered(x[kept], y[kept])):
             continue
         parts = [np.unique(batch.tensor(name).numpy()) for batch in chunks_of(source, [name])]
         values = np.unique(np.concatenate(parts))
         values = values[np.isfinite(values)].astype(np.int64)
         if len(values) > MOST:
             continue
-        why = (
-            "as its name says"
-            if called
-            else "too long for amounts"
-            if long
-            else "those next to one another differ as much as any two"
-        )
+        why = "as its name says" if called else "those next to one another differ as much as any two"
         notes.append(
             f"'{name}' holds whole numbers that stand for names ({why}): a category with {len(values):,} values."
         )
@@ -119,7 +105,9 @@ def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str,
 
 def _whole(name: str, column: Column) -> bool:
     kind = named(column.type or column.dtype)
-    integers = kind is not None and str(kind).lstrip("u").startswith("int")
+    integers = kind is not None and (
+        str(kind).lstrip("u").startswith("int") or (column.type == str(TEXT) and not column.unit)
+    )
     return column.kind == "number" and integers and column.dates is None and not TIME_NAME.search(name)
 
 
@@ -158,6 +146,30 @@ def scattered(x: NDArray[np.generic], y: Floats) -> bool:
     pairs = counts[:-1] * counts[1:] / (counts[:-1] + counts[1:])  # how sure the difference of two neighbours is
     apart = (pairs * ((means[:-1] - means[1:]) ** 2).sum(1)).sum() - within * (g - 1)
     return bool(apart / pairs.sum() / 2 > _SCATTER * variance)
+
+
+def apart(source: Source, names: Sequence[str]) -> bool:
+    """Whether the target's whole numbers have no order by the inputs `names`, as ids of classes: see `scattered`.
+
+    >>> import handful
+    >>> draw, of_class = np.random.default_rng(0), np.random.default_rng(1).normal(size=20)
+    >>> y = draw.integers(0, 20, 1000)
+    >>> table = {"a": of_class[y] + draw.normal(size=1000), "b": y + draw.normal(size=1000), "y": y}
+    >>> rows = handful.open(table, target="y")
+    >>> apart(rows, ["a"]), apart(rows, ["b"])
+    (True, False)
+    """
+    plain = [name for name in names if source.columns[name].kind in ("number", "category", "tensor")]
+    plain = [name for name in plain if not source.columns[name].varies]
+    if source.target is None or not plain:
+        return False
+    look = source.take(spread_rows(len(source), LOOK), [*plain, source.target])
+    each = [_outputs(look.tensor(name).numpy(), source.columns[name]) for name in plain]
+    x = np.concatenate(each, 1)
+    there = np.isfinite(x)
+    x = np.where(there, x, np.where(there, x, 0).sum(0) / np.maximum(there.sum(0), 1))
+    x = x[:, x.std(0) > 0]
+    return bool(x.size) and scattered(look.tensor(source.target).numpy(), x / x.std(0))
 
 
 def doubtful(source: Source, names: Sequence[str]) -> list[str]:

@@ -30,6 +30,11 @@ _WHAT = {"image": "images", "audio": "sounds", "text": "texts"}
 _READ = {**MEDIA, "text": from_items}
 _OF_TABLES = {*_TABLES, ".parquet", ".arrow", ".feather"}
 _MASKS = re.compile(r"^(masks?|labels?|annotations?|segmentations?|seg|gt|ground_?truth|targets?)$", re.I)
+_LOGS = {  # beside files of tables whose rows are partly deleted -> what reads those that are there
+    re.compile(r"(^|/)_delta_log/"): "deltalake.DeltaTable",
+    re.compile(r"\.metadata\.json$"): "pyiceberg (table.scan().to_arrow())",
+    re.compile(r"(^|/)_versions/"): "lance.dataset",
+}
 _SPLITS = {"train", "training", "valid", "val", "validation", "test", "dev"}
 
 
@@ -173,7 +178,13 @@ def _nothing(path: Path, files: Sequence[PurePath]) -> str:
     known = ", ".join(sorted(IMAGES | SOUNDS | TEXTS))
     if all(".tar" in f.name.lower() for f in files):
         return f"{path} holds tar files: {to_store(path)}"
+    how = next((how for log, how in _LOGS.items() if any(log.search(f.as_posix()) for f in files)), None)
+    if how is not None:
+        return f"{path} may hold rows that were deleted, too: read it with {how}, and pass what it gives"
     if {f.suffix.lower() for f in files} <= _OF_TABLES:
+        inner = [f.parts[0] for f in files if len(f.parts) > 1]
+        if inner and {v.lower() for v in inner} <= _SPLITS:
+            return _split(path, inner)
         return (
             f"{path} holds tables ({endings}): open one of them, or those that belong together, as in "
             f"'{path / '*'}{files[0].suffix}', or write all as a store with handful.prepare."
@@ -204,10 +215,7 @@ def _labels(
         raise HandfulError(f"{path}: '{flat[0]}' lies next to the class folders: move it into one of them")
     labels = [f.parts[depth] for f in files]
     if {v.lower() for v in labels} <= _SPLITS:
-        parts = ", ".join(sorted(set(labels)))
-        raise HandfulError(
-            f"{path} is split into {parts}: open one, '{path.name}/{labels[0]}', and another as valid=..."
-        )
+        raise HandfulError(_split(path, labels))
     masks = sorted(v for v in {*labels} if _MASKS.search(v))
     if masks and len({*labels}) == 2 and 2 * len({f.stem for f in files}) == len(files):
         raise HandfulError(
@@ -216,6 +224,11 @@ def _labels(
         )
     notes.append(f"'label' is the name of the sub-folder: {len(set(labels)):,} classes.")
     return labels
+
+
+def _split(path: Path, folders: Sequence[str]) -> str:
+    named = ", ".join(sorted(set(folders)))
+    return f"{path} is split into {named}: open one, '{path.name}/{folders[0]}', and another as valid=..."
 
 
 def _codes(path: Path, labels: list[str], o: Options) -> Stored:

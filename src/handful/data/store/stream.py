@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from handful.base.errors import HandfulError
 from handful.base.machine import cores, in_order
@@ -29,12 +30,12 @@ from handful.data.tables.arrow import (
     target_and_columns,
     texts_alone,
 )
-from handful.data.tables.cells.strings import Words, parse_cells, typed
+from handful.data.tables.cells.strings import Words, parse_cells, typed, untyped
 from handful.data.tables.columns import ColumnStats, Media, column_stats, decide, mergeable
 from handful.data.tables.files import TableBlock, read_blocks, table_dialect, typed_block
 from handful.data.tables.parts import JointSchema
-from handful.data.tables.types import TEXT
-from handful.data.tables.values import MEDIA, apply
+from handful.data.tables.types import TEXT, whole
+from handful.data.tables.values import LONG_AMOUNTS, LONG_NAMES, MEDIA, apply, are_long, are_names
 
 
 @dataclass
@@ -162,6 +163,10 @@ class TableFeed:
             if kind == TEXT:
                 self._types[goal] = kind
                 seen.stats |= again_stats(tables, self._types, {goal}, o)
+        self._long_names(seen, o, notes)
+        texts = {name: one.texts for name, one in seen.stats.items()}
+        told = {name: t.distinct["text"] for name, t in texts.items() if t is not None and t.distinct is not None}
+        o = replace(o, untyped=len(told) == len(names) and not o.schema and untyped(told.values()))
         self._columns: dict[str, Column] = {}
         self._forms: dict[str, Form] = {}
         for name in kept:
@@ -171,9 +176,7 @@ class TableFeed:
             check_usable(name, column, o, notes)
             if column is not None:
                 self._columns[name] = column
-        texts = {name: seen.stats[name].texts for name in names}
-        alone = {name: t.distinct["text"] for name, t in texts.items() if t is not None and t.distinct is not None}
-        self._columns |= texts_alone(alone, self._columns, o, notes)
+        self._columns |= texts_alone(told, self._columns, o, notes)
         check_inputs(self._columns, o, notes)
         self._encoded = {
             name: form.fit
@@ -183,6 +186,22 @@ class TableFeed:
         self._o = replace(o, columns=tuple(self._columns), schema=self._columns, budget=0)
         parts = plan_parts(self._columns, self._encoded)
         self.plan = Manifest(o.name, seen.rows, o.target, dict(self._columns), parts, [], notes, provenance)
+
+    def _long_names(self, seen: Survey, o: Options, notes: list[str]) -> None:
+        """Have whole numbers too long for a float read as text where they are names: see `values.convert`."""
+        typed = [name for name, kind in self._types.items() if whole(kind) and name not in o.schema]
+        long = {name: TEXT for name in typed if are_long(name, seen.stats[name].least, seen.stats[name].most)}
+        for name, stats in (again_stats(self._tables, long, long, o) if long else {}).items():
+            wide = self._types[name] == pa.uint64() and (seen.stats[name].most or 0) >= 2**63
+            texts = stats.texts.distinct["text"] if stats.texts and stats.texts.distinct is not None else pa.array([])
+            if name == o.target and not pa.types.is_decimal(self._types[name]):
+                named = wide
+            else:
+                named = are_names(pc.unique(texts), stats.rows - stats.nulls)
+            if named or wide:
+                self._types[name] = TEXT if named else pa.float64()
+                seen.stats[name] = stats if named else replace(seen.stats[name], type=pa.float64())
+                notes.append((LONG_NAMES if named else LONG_AMOUNTS).format(name))
 
     def _column(self, name: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column | None:
         match stats.media:

@@ -22,8 +22,8 @@ from handful.data.options import Options
 from handful.data.tables.arrow import BEYOND, is_frame
 from handful.data.tables.cells.dates import DIGITS, of_digits
 from handful.data.tables.cells.strings import is_plain
-from handful.data.tables.types import BYTES, TEXT
-from handful.data.tables.values import convert
+from handful.data.tables.types import BYTES, TEXT, whole_numbers
+from handful.data.tables.values import are_long, convert
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -189,7 +189,7 @@ def _check(key: str, is_complex: bool, dimensions: int, o: Options) -> None:
 def _from_array(key: str, value: Array, o: Options, notes: list[str]) -> Stored:
     kind = value.dtype.kind
     if np.ma.isMaskedArray(value):
-        value = unmasked(key, value)
+        value = unmasked(value)
         kind = value.dtype.kind
         notes.append(f"'{key}' is a masked array: what is masked is missing.")
     _check(key, kind == "c", value.ndim, o)
@@ -201,7 +201,8 @@ def _from_array(key: str, value: Array, o: Options, notes: list[str]) -> Stored:
         return _from_list(key, value.tolist(), o, notes)
     number = kind in "iuf" and value.ndim == 1 and key != o.target
     day = number and bool(np.isfinite(of_digits(value[:1].astype(np.float64))).any())
-    if day or (value.dtype == np.uint64 and value.ndim == 1):
+    long = number and value.dtype == np.int64 and len(value) > 0 and are_long(key, value.min(), value.max())
+    if day or long or (value.dtype == np.uint64 and value.ndim == 1):
         return _from_arrow(key, pa.chunked_array([pa.array(value)]), o, notes)
     if kind in "Mm" and value.ndim == 1:
         return _from_arrow(key, pa.chunked_array([pa.array(value.astype(f"{kind}8[us]"))]), o, notes)
@@ -277,12 +278,17 @@ def _from_list(key: str, values: list[object], o: Options, notes: list[str]) -> 
             _same_type(key, values, (bytes,), "bytes", o)
             return _from_arrow(key, pa.chunked_array([pa.array(values, BYTES)]), o, notes)
         case Tensor() | np.ndarray() | list() | tuple() | range():
+            if key != o.target and any(map(_has_gap, values)):
+                with suppress(pa.ArrowException, TypeError):
+                    return _from_arrow(key, pa.chunked_array([pa.array(values)]), o, notes)
             return _from_nested(key, values, o, notes)
         case (
             bool() | int() | float() | np.generic() | datetime.date() | datetime.time() | datetime.timedelta()
             | decimal.Decimal()
         ):  # fmt: skip
             _same_type(key, values, _NUMBERS + _MOMENTS, "numbers", o)
+            if (long := whole_numbers(values)) is not None and key != o.target:
+                return _from_arrow(key, pa.chunked_array([long]), o, notes)
             if None in values or isinstance(first, _MOMENTS):
                 return _from_arrow(key, pa.chunked_array([pa.array(values)]), o, notes)
             array = np.asarray(values)
@@ -305,6 +311,10 @@ def _words(values: list[object], known: bool) -> list[list[str] | None] | None:
     ]
     strings = (known or any(rows)) and all(isinstance(word, str) for row in rows for word in row or ())
     return rows if strings and len(rows) == len(values) else None
+
+
+def _has_gap(row: object) -> bool:
+    return row is None or (type(row) in (list, tuple) and any(one is None for one in row))  # type: ignore[attr-defined]
 
 
 def _leaves(value: object) -> Iterator[object]:

@@ -17,7 +17,7 @@ from handful.data.base import Column, Rows
 from handful.data.containers import plain_frame
 from handful.data.media.bad_rows import without_bad
 from handful.data.options import Options
-from handful.data.tables.cells.strings import is_plain, parts_per_row
+from handful.data.tables.cells.strings import is_plain, parts_per_row, untyped
 from handful.data.tables.types import is_text, plain
 from handful.data.tables.values import apply, convert
 
@@ -109,6 +109,7 @@ def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: lis
     names = list(table.column_names)
     check_names([*names, *extra], o.name)
     o, keep = target_and_columns(o, [*names, *extra], index_columns(table.schema), said)
+    o = o if o.schema else replace(o, untyped=untyped(table.columns))
     if table.num_rows == 0:
         what = "predict or score" if o.schema else "learn from"
         raise HandfulError(f"{o.name} has column names but 0 rows: there is nothing to {what}")

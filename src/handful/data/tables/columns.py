@@ -18,12 +18,22 @@ from handful.data.options import Options
 from handful.data.tables.cells import strings
 from handful.data.tables.cells.dates import DIGITS, DURATION, TIME_OF_DAY, of_digits
 from handful.data.tables.cells.reading import TIME_NAME, Reading, StringStats, of_dates, readings, written_as
-from handful.data.tables.cells.several import cells, in_cells, note_cells
+from handful.data.tables.cells.several import MOST_LABELS, Lists, cells, in_cells, lists_in, note_cells
 from handful.data.tables.cells.written import is_blank, is_missing, trimmed
-from handful.data.tables.types import BYTES, TEXT, as_numbers, flat_list, is_list, is_number, is_text, join_types
+from handful.data.tables.types import (
+    BYTES,
+    TEXT,
+    as_numbers,
+    flat_list,
+    is_list,
+    is_number,
+    is_text,
+    is_words,
+    join_types,
+)
 
-# Bytes of different strings that are kept of a column: beyond, it cannot be a category. Different labels.
-MOST_DISTINCT, MOST_LABELS = 64 << 20, 1 << 16
+# Bytes of different strings that are kept of a column: beyond, it cannot be a category.
+MOST_DISTINCT = 64 << 20
 _IDENTIFIER_ROWS, _LABELS = 20, 256  # labels that a column of inputs may have
 
 
@@ -68,35 +78,6 @@ class Texts:
         self.once = self.compact == self.filled
         if self.distinct.nbytes > MOST_DISTINCT:
             self.distinct = None
-
-
-@dataclass
-class Lists:
-    """Statistics of lists. lengths: the least and the greatest of each level; gap: the first row without a list;
-    missing: whether some hold missing values; labels: the strings in them, or None when they are too many; twice: how
-    many rows hold a string more than once."""
-
-    lengths: list[tuple[int, int] | None]
-    gap: int | None
-    missing: bool
-    labels: dict[str, None] | None  # in the order in which they came
-    twice: int
-
-    def merge(self, other: "Lists", offset: int) -> None:
-        if self.gap is None and other.gap is not None:
-            self.gap = other.gap + offset
-        self.missing |= other.missing
-        self.twice += other.twice
-        both = [[pair for pair in level if pair] for level in zip(self.lengths, other.lengths, strict=True)]
-        self.lengths = [(min(a for a, _ in some), max(b for _, b in some)) if some else None for some in both]
-        labels = None if self.labels is None or other.labels is None else self.labels | other.labels
-        self.labels = labels if labels is not None and len(labels) <= MOST_LABELS else None
-
-    @property
-    def shape(self) -> tuple[int | None, ...]:
-        """The length of each level, None where it varies."""
-        pairs = [pair or (0, 0) for pair in self.lengths]
-        return tuple(a if a == b else None for a, b in pairs)
 
 
 @dataclass
@@ -155,7 +136,7 @@ def column_stats(key: str, column: pa.ChunkedArray, o: Options, *, headers: bool
     if is_text(column.type):
         stats.texts = _texts(column)
     elif is_list(column.type):
-        stats.lists = _lists(column)
+        stats.lists = lists_in(column)
     elif column.type == BYTES and column.null_count < len(column):
         stats.media = _media(BinaryItems(key, column, o), headers)
     else:
@@ -201,32 +182,6 @@ def _texts(column: pa.ChunkedArray) -> Texts:
 
 def _picked(texts: pa.Array, at: Rows) -> pa.Array:
     return texts if len(at) == len(texts) else texts.take(pa.array(at))
-
-
-def _lists(column: pa.ChunkedArray) -> Lists:
-    gap = pc.index(pc.is_null(column), True).as_py() if column.null_count else None
-    lengths: list[tuple[int, int] | None] = []
-    inner = column
-    while is_list(inner.type):
-        bounds = pc.min_max(pc.list_value_length(inner))
-        low, high = bounds["min"].as_py(), bounds["max"].as_py()
-        lengths.append(None if low is None else (low, high))
-        inner = pc.list_flatten(inner)
-    if not _is_words(inner.type):
-        return Lists(lengths, gap, inner.null_count > 0, {}, 0)
-    words = dict.fromkeys(pc.unique(inner.cast(TEXT)).drop_null().to_pylist())
-    return Lists(lengths, gap, inner.null_count > 0, words, _twice(column) if len(lengths) == 1 else 0)
-
-
-def _twice(column: pa.ChunkedArray) -> int:
-    """How many rows hold a string more than once."""
-    held = pa.table({"row": pc.list_parent_indices(column), "text": pc.list_flatten(column).cast(TEXT)})
-    counts = held.group_by(["row", "text"]).aggregate([([], "count_all")])
-    return len(pc.unique(counts.filter(pc.greater(counts["count_all"], 1))["row"]))
-
-
-def _is_words(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _media(items: BinaryItems, headers: bool) -> Media:
@@ -275,7 +230,8 @@ def _decide_number(key: str, stats: ColumnStats, o: Options, notes: list[str]) -
     if stats.nulls:
         notes.append(f"'{key}' lacks a value in {stats.nulls:,} of {stats.rows:,} rows: NaN there.")
     if not stats.missing and stats.rows > 1 and stats.least == stats.most and key != o.target and o.columns is None:
-        return _left_out(key, f"it is {stats.least} in every row", notes)
+        about = "about " * (abs(stats.least or 0) > 2**53)  # of whole numbers that are one float
+        return _left_out(key, f"it is {about}{stats.least} in every row", notes)
     gaps = stats.nulls and not t.is_floating(numbers.type)
     dtype = np.dtype(np.float64 if gaps else numbers.type.to_pandas_dtype())
     dtype = native(key, np.array([stats.most], dtype), o, notes).dtype
@@ -336,13 +292,20 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
         notes.append(f"'{key}' is a text: it has too many different values for a category.")
         return Column("text", "str")
     classes = tuple(sorted(distinct["text"].to_pylist()))  # sorted, so that two files with the same classes agree
-    lacking = stats.rows - texts.filled
-    said = f"'{key}' is a category with {len(classes):,} values" + (f"; {lacking:,} rows lack one" if lacking else "")
-    if is_input and 2 * len(classes) > texts.filled >= _IDENTIFIER_ROWS:
-        said += ", most of which are of one row alone and tell nothing of others; numbers and dates of a known form do"
-    notes.append(f"{said}.")
+    notes.append(_said_of(key, len(classes), told, stats, texts, is_input))
     strings.note_alike(key, distinct["text"], notes)
     return Column("category", "int64", (), classes)
+
+
+def _said_of(key: str, k: int, told: int, stats: ColumnStats, texts: Texts, is_input: bool) -> str:
+    """What is said of a category with k values. told: rows that hold none of the marks for a missing one."""
+    lacking = stats.rows - texts.filled
+    said = f"'{key}' is a category with {k:,} values" + (f"; {lacking:,} rows lack one" if lacking else "")
+    if is_input and 2 * k > texts.filled >= _IDENTIFIER_ROWS:
+        said += ", most of which are of one row alone and tell nothing of others; numbers and dates of a known form do"
+    elif is_input and told and (plain := texts.readings["."]).rows == told and not plain.signs:
+        said += ", which are numbers in text: names, unless they are given as numbers"
+    return f"{said}."
 
 
 def _tells_nothing(stats: ColumnStats, texts: Texts, distinct: pa.Table | None) -> str:
@@ -356,18 +319,25 @@ def _tells_nothing(stats: ColumnStats, texts: Texts, distinct: pa.Table | None) 
 def _decide_lists(key: str, stats: ColumnStats, lists: Lists, o: Options, notes: list[str]) -> Column | None:
     """Blocks of numbers, numbers whose count varies, or labels that a row has together."""
     leaf = flat_list(pa.chunked_array([], stats.type)).type
-    if lists.gap is not None:
+    if lists.gap is not None and (key == o.target or stats.missing == stats.rows):
         raise HandfulError(f"{o.name}: column '{key}' has no list in row {lists.gap}: fill or remove such rows")
     few = lists.labels is not None and 2 <= len(lists.labels) <= _LABELS and 10 * lists.twice <= stats.rows
-    if _is_words(leaf) and (key == o.target or (few and not lists.missing)):
-        return _decide_labels(key, lists, stats.rows, o, notes)
-    if None in (lists.shape[1:] if lists.shape[0] is not None else lists.shape[:-1]):
+    labels = is_words(leaf) and (key == o.target or (few and not lists.missing))
+    if not labels and None in (lists.shape[1:] if lists.shape[0] is not None else lists.shape[:-1]):
         return _left_out(key, "its inner lists differ in length", notes)
-    if lists.missing or not is_number(leaf):
-        reason = "they have missing values" if lists.missing else f"they hold {leaf}"
-        reason += f"; target='{key}' takes them for labels that a row may have together" if _is_words(leaf) else ""
+    lacking = lists.missing and (key == o.target or not is_number(leaf))
+    if not labels and (lacking or not is_number(leaf)):
+        reason = "they have missing values" if lacking else f"they hold {leaf}"
+        reason += f"; target='{key}' takes them for labels that a row may have together" if is_words(leaf) else ""
         return _left_out(key, f"of lists, handful reads those of numbers, and {reason}", notes)
-    dtype = native(key, np.empty(0, leaf.to_pandas_dtype()), o, notes).dtype
+    if stats.missing:
+        become = "an empty one" if labels or lists.shape[0] is None else "NaN"
+        notes.append(f"'{key}' lacks a list in {stats.missing:,} of {stats.rows:,} rows: {become} there.")
+    if labels:
+        return _decide_labels(key, lists, stats.rows, o, notes)
+    notes += [f"lists of '{key}' lack values: NaN there."] * lists.missing
+    gaps = lists.missing or (stats.missing and None not in lists.shape)
+    dtype = native(key, np.empty(0, np.float64 if gaps else leaf.to_pandas_dtype()), o, notes).dtype
     tokens = lists.shape == (None,) and dtype.kind in "iu"
     return Column("tokens" if tokens else "tensor", dtype.name, lists.shape)
 
@@ -376,7 +346,7 @@ def _decide_cells(key: str, several: Column, texts: pa.ChunkedArray, o: Options,
     """Cells that hold several numbers each, or labels."""
     if note_cells(key, several, texts, notes):
         return several
-    labels = _decide_labels(key, _lists(cells(o.name, texts, several)), len(texts), o, notes)
+    labels = _decide_labels(key, lists_in(cells(o.name, texts, several)), len(texts), o, notes)
     return replace(labels, separator=several.separator, type=several.type)
 
 

@@ -1,38 +1,36 @@
 """The one reader of table files: CSV, JSON lines, Parquet and Arrow, here or far away, whole or in blocks."""
 
-import bz2
-import codecs
 import contextlib
-import gzip
 import io
 import json
 import lzma
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple
 
 import fsspec
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
+from pyarrow import feather, parquet
 from pyarrow import json as arrow_json
-from pyarrow import parquet
 
 from handful.base.errors import TO_UTF8, HandfulError, brief
 from handful.data.base import Column
-from handful.data.containers import of_json
 from handful.data.media.bad_rows import WHOLE_ROWS, Bad, BadRows, is_object, of_whole_lines, ragged
 from handful.data.options import Options
 from handful.data.tables.arrow import check_names, likely_target
 from handful.data.tables.cells.dialect import SAMPLE, Dialect
 from handful.data.tables.cells.dialect import find as find_dialect
-from handful.data.tables.cells.records import bare_text, header, text_blocks
+from handful.data.tables.cells.records import bare_text, header, text_blocks, unpacked
 from handful.data.tables.cells.strings import conversion
-from handful.data.tables.types import TEXT, cell_type, plain, without_times
+from handful.data.tables.json_rows import of_json
+from handful.data.tables.types import TEXT, beyond_int64, cell_type, plain, without_times
 
 BLOCK = 16 << 20  # bytes of text parsed at a time
 ROWS = 1 << 14  # rows of a Parquet or Arrow file at a time
@@ -78,11 +76,11 @@ class TableBlock:
         types = {name: cell_type(column) for name, column in trained.items()}
         own = {} if label is None else {label: TEXT}
         try:
-            return plain(self.parse(types | own, None, self.skipped))
+            return plain(self.parse(types | own, None, self.skipped), trained)
         except HandfulError:
             if self.skipped:
                 self.skipped.clear()
-            return plain(self.parse(dict.fromkeys(types, TEXT) | own, None, self.skipped))
+            return plain(self.parse(dict.fromkeys(types, TEXT) | own, None, self.skipped), trained)
 
     def label(self, o: Options) -> str | None:
         """The target, where this is CSV that is read for the first time; None also for one of codes, which are text."""
@@ -106,7 +104,7 @@ class TableBlock:
 
     def _cast(self, name: str, column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
         try:
-            return column.cast(wanted)
+            return column.cast(wanted, safe=not pa.types.is_floating(wanted))  # whole numbers of any length
         except pa.ArrowException as error:
             raise HandfulError(
                 f"{self.where}: column '{name}' is {column.type} there but {wanted} elsewhere: make it one type"
@@ -232,30 +230,47 @@ def _parse_csv(
     skipped: list[Bad] | None,
 ) -> pa.Table:
     """names: of the columns, where the text has no header; it is then parsed on one thread."""
-    parse = arrow_csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
-    convert = conversion(dialect)
     known = dict.fromkeys(dialect.codes, TEXT) | dict(types)
-    convert.column_types = {name: known[name] for name in known.keys() & (known if names is None else names)}
-    if only is not None:
-        convert.include_columns = [name for name in names or () if name in only]
-    size = _LONGEST if names is None else len(text) + 1
     with reading(where, TABLES[".csv"].what, TABLES[".csv"].fix):
-        try:
-            options = arrow_csv.ReadOptions(use_threads=names is None, block_size=size, column_names=names)
-            table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
-        except pa.ArrowInvalid as error:
-            if "Expected" not in str(error):
-                raise
-            options.use_threads = False  # once more: one thread counts the rows
-            bad = [] if skipped is None else skipped
-            parse.invalid_row_handler = partial(ragged, where, bad)
-            table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
-            if skipped is None:
-                raise BadRows(bad) from error
+        table = _read_csv(text, where, names, dialect, known, only, skipped)
+        for name in beyond_int64(table, known):
+            with contextlib.suppress(pa.ArrowInvalid):  # not all are whole
+                again = _read_csv(text, where, names, dialect, {name: pa.uint64()}, [name], [])
+                table = table.set_column(table.column_names.index(name), name, again[name])
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(column.type):
             raise HandfulError(f"{where}: column '{name}' is not UTF-8: {TO_UTF8}")
     return table.replace_schema_metadata(dialect.metadata)
+
+
+def _read_csv(
+    text: bytes,
+    where: str,
+    names: list[str] | None,
+    dialect: Dialect,
+    types: Types,
+    only: Collection[str] | None,
+    skipped: list[Bad] | None,
+) -> pa.Table:
+    parse = arrow_csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
+    convert = conversion(dialect)
+    convert.column_types = {name: types[name] for name in types.keys() & (types if names is None else names)}
+    if only is not None:
+        convert.include_columns = [name for name in names or only if name in only]
+    size = _LONGEST if names is None else len(text) + 1
+    options = arrow_csv.ReadOptions(use_threads=names is None, block_size=size, column_names=names)
+    try:
+        return arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
+    except pa.ArrowInvalid as error:
+        if "Expected" not in str(error):
+            raise
+        options.use_threads = False  # once more: one thread counts the rows
+        bad = [] if skipped is None else skipped
+        parse.invalid_row_handler = partial(ragged, where, bad)
+        table = arrow_csv.read_csv(pa.BufferReader(text), options, parse, convert)
+        if skipped is None:
+            raise BadRows(bad) from error
+    return table
 
 
 def _jsonl(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
@@ -292,6 +307,10 @@ def _read_lines(options: arrow_json.ReadOptions, text: bytes) -> pa.Table:
         table = read(text, pa.schema([]))
     if (stated := without_times(table.schema)) != table.schema:  # one that later lines alone have
         table = read(text, stated)
+    for name in beyond_int64(table):
+        with contextlib.suppress(pa.ArrowInvalid):  # not all are whole
+            whole = read(text, pa.schema([(name, pa.uint64())]))[name]
+            table = table.set_column(table.column_names.index(name), name, whole)
     return table.select(dict.fromkeys([*head.column_names, *table.column_names]))
 
 
@@ -321,6 +340,11 @@ def _parquet(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -
 def _arrow(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> Iterator[TableBlock]:
     """Both layouts under one ending: the file format, and the stream format that some libraries write."""
     magic, _ = stream.read(6), stream.seek(0)
+    if magic.startswith(b"FEA1"):  # what Feather was before it was Arrow's own format
+        with warnings.catch_warnings(action="ignore"):
+            old = feather.read_table(stream)
+        yield from [typed_block(where, old)] if whole else _placed(where, iter([old]))
+        return
     source = stream if is_remote(where) else pa.memory_map(where)
     with pa.ipc.open_file(source) if magic == b"ARROW1" else pa.ipc.open_stream(source) as reader:
         if whole:
@@ -342,7 +366,8 @@ def _placed(where: str, tables: Iterator[pa.Table]) -> Iterator[TableBlock]:
 def typed_block(where: str, table: pa.Table) -> TableBlock:
     """A block that states its types."""
     table.validate(full=True)  # the offsets of a damaged file lead out of its memory: the process would end
-    return TableBlock(where, lambda types, only, skipped: table)
+    maps = any(pa.types.is_map(field.type) for field in table.schema)  # of which other blocks may have other keys
+    return TableBlock(where, lambda types, only, skipped: table, loose=maps)
 
 
 _CSV = _Format("a CSV file", WHOLE_ROWS, _csv)
@@ -357,25 +382,6 @@ TABLES: dict[str, _Format] = {
     ".feather": _ARROW,
 }
 STREAMED = tuple(kind for kind, how in TABLES.items() if how is not _JSON)
-
-
-def unpacked(stream: BinaryIO, where: str) -> BinaryIO:
-    """The text in a file that is packed or in UTF-16, to be read from its beginning as often as is needed."""
-    match Path(where.lower()).suffix:
-        case ".gz":
-            return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
-        case ".bz2":
-            return cast(BinaryIO, bz2.BZ2File(stream))
-        case ".xz":
-            return cast(BinaryIO, lzma.LZMAFile(stream))
-        case ".zst":  # pyarrow's stream cannot go back
-            return io.BytesIO(pa.CompressedInputStream(stream, "zstd").read())
-    wide, _ = stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), stream.seek(0)
-    if wide:
-        return io.BytesIO(stream.read().decode("utf-16").encode())
-    head, _ = stream.read(SAMPLE), stream.seek(0)
-    old = b"\r" in head and b"\n" not in head  # lines end as on a Macintosh
-    return io.BytesIO(stream.read().replace(b"\r", b"\n")) if old else stream
 
 
 def _texts(data: BinaryIO, where: str, whole: bool, quoted: bool) -> Iterator[tuple[str, bytes]]:

@@ -26,27 +26,28 @@ from handful.data.tables.files import (
 )
 from handful.data.tables.types import join_types
 
+_OF_DATASETS = {"state.json", "dataset_info.json"}
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"  # the folder of rows that have no value
 
 
 def parts(files: Sequence[PurePath]) -> list[PurePath]:
     """The files of a folder (relative to it) if they are the parts of one table, else none: of one kind, and either
     beside each other under names that differ in their digits alone, or in folders such as `year=2024/month=7`. Names
-    that begin with an underscore are other programs' notes.
+    that begin with an underscore are other programs' notes, and so are those that `datasets` writes beside its own.
 
     >>> len(parts([PurePath(f"train-0000{k}-of-00002.parquet") for k in (0, 1)]))
     2
     >>> parts([PurePath("train.csv"), PurePath("test.csv")])
     []
     """
-    kept = [f for f in files if not f.name.startswith("_")]
+    kept = [f for f in files if not f.name.startswith("_") and f.name not in _OF_DATASETS]
     if not kept or len({ending(f.name) for f in kept}) != 1 or ending(kept[0].name) not in TABLES:
         return []
     keys = {tuple(p.partition("=")[0] for p in f.parts[:-1]) for f in kept}
     if len(keys) == 1 and all("=" in p for f in kept for p in f.parts[:-1]) and keys != {()}:
         return kept
     alike = len({re.sub(r"\d+", "0", f.name) for f in kept}) == 1 and len({f.parent for f in kept}) == 1
-    return kept if alike and len(kept) > 1 else []
+    return kept if alike and (len(kept) > 1 or {f.name for f in files} >= _OF_DATASETS) else []
 
 
 @dataclass(eq=False)
@@ -94,7 +95,7 @@ def open_parts(root: Path, files: Sequence[PurePath], o: Options) -> Arrays:
     that they lie in are columns."""
     dialect = trained_dialect(o.schema) or table_dialect([str(root / file) for file in files])
     reads = [lambda file=file: next(read_blocks(str(root / file), True, dialect)) for file in files]
-    return _together(reads, files, o, f"{len(files):,} files are read as one table.")
+    return _together(reads, files, o, *[f"{len(files):,} files are read as one table."][: len(files) - 1])
 
 
 def _together(reads: Sequence[Callable[[], TableBlock]], files: Sequence[PurePath], o: Options, *said: str) -> Arrays:

@@ -1,23 +1,31 @@
 """Arrow's types: a table brought to a few of them, one type for the blocks of a column, the numbers behind dates."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from handful.data.base import Column
-from handful.data.gather import Array
+from handful.data.gather import Array, offsets_of
 from handful.data.media.items import kind_of
 
 TEXT, BYTES = pa.large_string(), pa.large_binary()
 _PLAIN = {TEXT, pa.float64(), pa.int64(), pa.bool_()}
+_MOST_KEYS = 1000  # of maps, that become columns
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def is_text(kind: pa.DataType) -> bool:
     """Strings, or a dictionary of strings: a category of its own order."""
     return bool(kind == TEXT or pa.types.is_dictionary(kind))
+
+
+def is_words(kind: pa.DataType) -> bool:
+    """Strings alone, of any of Arrow's types of them."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -33,6 +41,27 @@ def is_list(kind: pa.DataType) -> bool:
 def is_number(kind: pa.DataType) -> bool:
     """Whole numbers, floats and booleans: what NumPy holds as it is."""
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def whole(kind: pa.DataType) -> bool:
+    """Whole numbers that a float may not hold to every digit."""
+    decimal = pa.types.is_decimal(kind) and kind.scale <= 0
+    return decimal or bool(pa.types.is_integer(kind) and kind.bit_width == 64)
+
+
+def whole_numbers(values: Sequence[object]) -> pa.Array | None:
+    """Whole numbers of Python's of up to 64 bits that a float may not hold; None for any others.
+
+    >>> whole_numbers([2**63, None, 2**53 + 1]).type, whole_numbers([-1, 2**64 - 1]).type, whole_numbers([1, None])
+    (DataType(uint64), Decimal128Type(decimal128(20, 0)), None)
+    """
+    there: list[Any] = [value for value in values if value is not None]
+    if not there or not all(issubclass(kind, int | np.integer) and kind is not bool for kind in {*map(type, there)}):
+        return None
+    least, most = min(map(int, there)), max(map(int, there))
+    if not 2**53 < max(-least, most) < 2**64 or least < -(2**63):
+        return None
+    return pa.array(values, pa.int64() if most < 2**63 else pa.uint64() if least >= 0 else pa.decimal128(20, 0))
 
 
 def is_amount(kind: pa.DataType) -> bool:
@@ -51,9 +80,18 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_timestamp(kind) else kind
 
 
+def beyond_int64(table: pa.Table, known: Collection[str] = ()) -> list[str]:
+    """The columns that may hold whole numbers from 2^63 to 2^64, which Arrow's parsers round to floats; but for those
+    that are `known`."""
+    columns = zip(table.column_names, table.columns, strict=True)
+    found = {name: column for name, column in columns if name not in known and column.type == pa.float64()}
+    ends = {name: pc.min_max(column).as_py() for name, column in found.items()}
+    return [name for name, end in ends.items() if (end["min"] or 0) >= 0 and 2.0**63 <= (end["max"] or 0) <= 2.0**64]
+
+
 def plain(table: pa.Table, known: Collection[str] = ()) -> pa.Table:
-    """The table with few types: the fields of structs are columns, `user.age`, and the ends of intervals, but for those
-    of a `known` name; see `plain_column` for the others."""
+    """The table with few types: the fields of structs are columns, `user.age`, and so are the keys of maps and the ends
+    of intervals, but for those of a `known` name; see `plain_column` for the others."""
     if all(field.type in _PLAIN and not field.metadata for field in table.schema):  # one row after another is
         return table
     names: list[str] = []
@@ -75,11 +113,26 @@ def _fields(name: str, column: pa.ChunkedArray, known: Collection[str]) -> Itera
     if inner and name not in known:  # no row has it, though training had fields of it
         yield from ((one, column) for one in inner)
         return
+    if pa.types.is_map(column.type) and len(keys := _keys(name, column, known)) <= _MOST_KEYS:
+        for key in keys:
+            yield from _fields(
+                f"{name}.{key}", pc.map_lookup(column, pa.scalar(key, column.type.key_type), "first"), known
+            )
+        return
     if not pa.types.is_struct(column.type) or _is_file(column.type):
         yield name, column
         return
     for field in column.type:
         yield from _fields(f"{name}.{field.name}", pc.struct_field(column, field.name), known)
+
+
+def _keys(name: str, column: pa.ChunkedArray, known: Collection[str]) -> list[object]:
+    """The keys of a map, those of training first."""
+    trained = [one.removeprefix(f"{name}.") for one in known if one.startswith(f"{name}.")]
+    each = [pa.concat_arrays([chunk]).keys for chunk in column.chunks]
+    found = pc.unique(pa.chunked_array(each, column.type.key_type)).to_pylist()
+    own = [key for key in trained if not pa.types.is_nested(column.type.item_type) and key not in map(str, found)]
+    return [*(own if is_words(column.type.key_type) else ()), *found]
 
 
 def _is_file(kind: pa.StructType) -> bool:
@@ -104,6 +157,10 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return pa.chunked_array([_nested(chunk.to_numpy_ndarray()) for chunk in column.chunks])
     if _extension(kind) is not None:
         return plain_column(_storage(column))
+    if t.is_list_view(kind) or t.is_large_list_view(kind):  # cast, they lead out of their memory (pyarrow 26)
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+        flat, gaps = plain_column(pc.list_flatten(column)).combine_chunks(), pc.is_null(column).combine_chunks()
+        return pa.chunked_array([pa.LargeListArray.from_arrays(pa.array(offsets_of(lengths)), flat, mask=gaps)])
     if t.is_run_end_encoded(kind):
         return plain_column(pa.chunked_array([pc.run_end_decode(c) for c in column.chunks], kind.value_type))
     if t.is_struct(kind) and _is_file(kind):
@@ -191,7 +248,8 @@ def join_types(a: pa.DataType | None, b: pa.DataType) -> pa.DataType | None:
         return a
     kinds = (a, b)
     if all(map(t.is_integer, kinds)):
-        return a if a.bit_width >= 64 and t.is_signed_integer(a) else pa.int64()
+        wide = pa.uint64() in kinds and any(map(t.is_signed_integer, kinds))
+        return pa.decimal128(20, 0) if wide else a if a.bit_width >= 64 else b if b.bit_width >= 64 else pa.int64()
     if all(t.is_integer(k) or t.is_floating(k) or t.is_decimal(k) for k in kinds):
         return pa.float64()
     if all(t.is_date(k) or t.is_timestamp(k) for k in kinds):

@@ -21,7 +21,8 @@ from handful.data.media.bad_rows import Bad, BadRows
 from handful.data.media.items import IMAGES, SOUNDS, BinaryItems, FileItems, Items
 from handful.data.options import Options
 from handful.data.tables.cells.dates import DIGITS, DURATION, TIME_OF_DAY, of_digits
-from handful.data.tables.cells.several import cells
+from handful.data.tables.cells.reading import TIME_NAME
+from handful.data.tables.cells.several import MOST_LABELS, cells
 from handful.data.tables.cells.strings import codes_of, is_plain, read_numbers, reader
 from handful.data.tables.columns import column_stats, decide
 from handful.data.tables.types import (
@@ -37,12 +38,17 @@ from handful.data.tables.types import (
     is_text,
     named,
     plain_column,
+    whole,
 )
 
 # kind -> what reads encoded rows of it
 MEDIA: dict[str, Callable[[Items, Options, list[str]], Stored]]
 MEDIA = {"image": images.from_items, "audio": audio.from_items}
 NEW = "not seen before"
+ROWS_OF_EACH = 3  # on average, from which on numbers are asked whether they are names
+LONG_NAMES = "'{}' holds whole numbers too long for amounts: names, to the last digit."
+LONG_AMOUNTS = "'{}' holds whole numbers from 2^63 on: read as float64."
+EXACT = 2**53  # beyond, a float64 does not tell one whole number from the next
 _WHOLE = re.compile(r"^\s*([-+]?\d+)(?:\.0*)?\s*$")
 _SECONDS: dict[str, Callable[[pa.DataType], bool]] = {TIME_OF_DAY: pa.types.is_time, DURATION: pa.types.is_duration}
 
@@ -54,7 +60,7 @@ def convert(
 
     names: of the classes that its whole numbers stand for.
     """
-    column, wanted = _signed(key, plain_column(column), o, notes), o.schema.get(key)
+    column, wanted = _exactly(key, plain_column(column), o, notes), o.schema.get(key)
     if is_text(column.type) and key != o.target and (wanted is None or wanted.kind in MEDIA):
         named = _named_files(key, column, o, notes)
         if named is not None:
@@ -67,13 +73,38 @@ def convert(
     return apply(key, column, wanted, o, notes)
 
 
-def _signed(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]) -> pa.ChunkedArray:
-    """Whole numbers that may be too large for torch as in a CSV file: a target's are names, others floats."""
-    if column.type != pa.uint64() or (pc.max(column).as_py() or 0) < 2**63:
+def _exactly(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]) -> pa.ChunkedArray:
+    """Whole numbers too long for a float as text where they are names, the others of them from 2^63 on as floats."""
+    trained, wide = o.schema.get(key), column.type == pa.uint64() and (pc.max(column).as_py() or 0) >= 2**63
+    if trained is None and ((wide and key == o.target) or _are_names(key, column, o)):
+        notes.append(LONG_NAMES.format(key))
+        return column.cast(TEXT)
+    if not wide or (trained is not None and trained.kind != "number"):
         return column
-    names = key == o.target
-    notes.append(f"'{key}' holds whole numbers from 2^63 on: read as {'names' if names else 'float64'}.")
-    return column.cast(TEXT) if names else column.cast(pa.float64(), safe=False)
+    notes.append(LONG_AMOUNTS.format(key))
+    return column.cast(pa.float64(), safe=False)
+
+
+def _are_names(key: str, column: pa.ChunkedArray, o: Options) -> bool:
+    if not whole(column.type) or (key == o.target and not pa.types.is_decimal(column.type)):
+        return False
+    ends = pc.min_max(column).as_py()
+    if not are_long(key, ends["min"], ends["max"]):
+        return False
+    distinct = pc.unique(column).drop_null()
+    return are_names(distinct, len(column) - column.null_count)
+
+
+def are_long(key: str, least: float | None, most: float | None) -> bool:
+    """Whether whole numbers between these may be too long for a float and no times, so that it is asked."""
+    return max(abs(least or 0), abs(most or 0)) > EXACT and not TIME_NAME.search(key)
+
+
+def are_names(distinct: pa.Array, rows: int) -> bool:
+    """Whether so long numbers are names: three rows or more have each on average, and not all end in 000, as counts of
+    nanoseconds do."""
+    few = ROWS_OF_EACH * len(distinct) <= rows and 0 < len(distinct) <= MOST_LABELS
+    return few and any(int(value) % 1000 for value in distinct.to_pylist())
 
 
 def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Stored:
@@ -92,9 +123,10 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
     if wanted.kind == "category":
         return _category(key, column, wanted, o, notes)
     if is_list(column.type):
-        if column.null_count:
+        if column.null_count and key == o.target:
             row = pc.index(pc.is_null(column), True).as_py()
             raise HandfulError(f"{o.name}: column '{key}' has no list in row {row}: fill or remove such rows")
+        column = filled(column, wanted) if column.null_count else column
         return _label_sets(key, column, wanted.labels, o, notes) if wanted.labels else _lists(key, column, wanted, o)
     return _numbers(key, column, wanted, o)
 
@@ -113,7 +145,7 @@ def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> D
         array = native(key, np.ascontiguousarray(numbers.to_numpy()), o, [])
         if wanted.dates == DIGITS and is_amount(column.type):
             array = _days(key, array.astype(np.float64), o)
-    if array.dtype.kind == "f" and wanted.dtype.startswith(("int", "uint")) and (np.abs(array) >= 2.0**53).any():
+    if array.dtype.kind == "f" and wanted.dtype.startswith(("int", "uint")) and (np.abs(array) >= EXACT).any():
         array = _to_every_digit(key, column, array, o)
     if wanted.dtype.startswith("float") and array.dtype != wanted.dtype:
         array = array.astype(wanted.dtype)
@@ -154,6 +186,8 @@ def _alike(kind: pa.DataType, wanted: Column, empty: bool) -> bool:
 
 def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Dense:
     """The place of each value's name among the classes; -1 where it is missing or not among them."""
+    if pa.types.is_floating(column.type) and (pc.max(column).as_py() or 0) > EXACT:
+        notes.append(f"'{key}' holds floats, which are not exact from 2^53 on: each is the one name that rounds to it.")
     column, classes = class_names(key, column, wanted, o), wanted.classes or ()
     codes, unknown = codes_of(column, classes)
     if len(unknown):
@@ -184,11 +218,11 @@ def class_names(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -
         known = dict(enumerate(classes)) | {-1: None}  # 1.0 is 1 here, as in a frame with gaps
         names = [known.get(code, str(code)) for code in distinct.to_pylist()]
     else:
-        read = reader(str(column.type))
+        read, rounded = reader(str(column.type)), pa.types.is_floating(column.type)
         means: dict[float, list[str]] = {}
         for name in classes:
             with suppress(ValueError):
-                means.setdefault(read(name), []).append(name)
+                means.setdefault(float(read(name)) if rounded else read(name), []).append(name)
         names = [_meant(key, text, means.get(read(text), []), o) for text in distinct.cast(TEXT).to_pylist()]
     return pc.take(pa.array(names, TEXT), pc.index_in(column, value_set=distinct))
 
@@ -219,9 +253,11 @@ def _meant(key: str, text: str, names: list[str], o: Options) -> str:
 def _lists(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Stored:
     """Numbers in a block of one shape a row, or, where `wanted` has no length, of as many as each row has."""
     values = flat_list(column).combine_chunks()
-    if values.null_count or not is_number(values.type):
-        what = "missing values" if values.null_count else str(values.type)
+    lacking = values.null_count and (key == o.target or wanted.kind == "tokens")
+    if lacking or not (is_number(values.type) or pa.types.is_null(values.type)):
+        what = "missing values" if lacking else str(values.type)
         raise HandfulError(f"{o.name}: column '{key}' must hold lists of numbers, but they hold {what}")
+    values = values.cast(pa.float64(), safe=False) if values.null_count else values
     array = native(key, np.ascontiguousarray(values.to_numpy(zero_copy_only=False)), o, [])
     if wanted.dtype.startswith("float"):
         array = array.astype(wanted.dtype, copy=False)
@@ -241,6 +277,16 @@ def _lists(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Sto
         offsets = offsets_of(pc.list_value_length(column).to_numpy())
         return RaggedValues(array.reshape(-1, *shape[1:]), offsets, ragged_column(array.dtype, shape[1:]))
     return Dense(array.reshape(rows, *shape), Column("tensor", array.dtype.name, shape))
+
+
+def filled(column: pa.ChunkedArray, wanted: Column) -> pa.ChunkedArray:
+    """Lists with one of missing values where there is none; an empty one where their length may be any."""
+    gap: object = None
+    for size in reversed(() if wanted.labels else wanted.shape):
+        gap = [gap] * (size or 0)
+    return pa.chunked_array(
+        [pa.array([(gap or []) if row is None else row for row in column.to_pylist()], column.type)]
+    )
 
 
 def _label_sets(key: str, lists: pa.ChunkedArray, known: tuple[str, ...], o: Options, notes: list[str]) -> Dense:

@@ -184,9 +184,9 @@ def _without_comments(text: str, cut: bool, separators: Sequence[str]) -> tuple[
         return text, None
     first = marked.index(False)
     comment = lines[first - 1].strip("# \r\n") if first else ""
-    if first < _TITLES and not any(marked[first:]):  # as any title, unless it names the columns
+    if first < _TITLES and not any(marked[first:]):  # as any title, unless it names the columns, or holds several parts
         named = any(_named(comment, s, _records(rest, s, cut)) for s in (*separators, BLANKS))
-        return (rest, comment) if named else (text, None)
+        return (rest, comment) if named or any(s in "".join(lines[:first]) for s in separators) else (text, None)
     return rest, comment
 
 

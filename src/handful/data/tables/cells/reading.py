@@ -22,6 +22,7 @@ _EURO_LIKE = ("€", "EUR", "kr", "zł", "R$", "₺", "₫")  # where points par
 TIME_NAME = re.compile(
     r"(^|[_ ])(year|quarter|month|week|day|date|hour|minute|second|time|timestamp|datetime)s?($|[_ ])", re.I
 )
+ID_NAME = re.compile(r"(^|[_. -])(id|ids|code|zip|zip_?code|postcode|plz|sku)$|[a-z](Id|ID|Code)$|编号$|编码$")
 _MOST_ODD = 100  # different strings that a way of writing does not read, beyond which it is not that of the column
 _SAMPLE = 32  # strings, from first to last, of which a way reads none where it is not that of the column
 NUMBERS = (".", ",")  # the ways to write numbers, by the sign before decimals
@@ -152,8 +153,9 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
 
     They are numbers, or dates, where all are; or where at least ten numbers differ, none begins with 0 as codes do, and
     at most one row in 20 holds something else, or fewer than half do beside amounts (see `_few`). Plain numbers alone
-    stay strings: someone quoted them, unless they are too many for names (see `_amounts`), or the column's name says
-    that they are years, days or the like. HandfulError for a target of numbers with something else in some rows.
+    stay strings: someone quoted them, unless they are too many for names (see `_amounts`), the column's name says that
+    they are years, days or the like, or no cell of the table has a type (`Options.untyped`). HandfulError for a target
+    of numbers with something else in some rows.
     """
     is_target = key == o.target
     named = TIME_NAME.search(key) is not None and not is_target
@@ -170,16 +172,15 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
         return None
     unit = _first_unit(one)
     if _unlike(one):
-        two = sorted(one.units.values(), key=itemgetter(1))[:2]
-        shown = " and ".join(f"'{text}' in row {row}" for text, row in two)
-        several = f"'{key}' holds amounts in several units ({shown})"
+        several = f"'{key}' holds amounts in several units ({_two_units(one)})"
         if is_target and known.different > _MOST_CLASSES:
             raise HandfulError(f"{o.name}: target {several}: bring them to one")
         notes.append(f"{several}: not read as numbers.")
         return None
     plain, odd = one.signs is None, known.told - one.rows
     coded = one.zeros and unit and one.bare  # 001 and 136A
-    if coded or (plain and not (known.marks or odd or named or _amounts(one, known))):
+    untyped = o.untyped and not (is_target or one.zeros or ID_NAME.search(key))
+    if coded or (plain and not (known.marks or odd or named or untyped or _amounts(one, known))):
         return None
     counted = plain or one.bound or (unit and not is_money(unit) and unit not in "%‰")
     if is_target and counted and (known.different - len(one.odd or ()) <= _MOST_CLASSES or one.zeros):
@@ -189,11 +190,20 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     _note_written(key, way, one, known, what, notes)
     _note_units(key, unit, one, way, notes)
     if plain and not known.marks and not odd:
-        notes.append(f"'{key}' is numbers, {'as its name says' if named else 'in text: too many for names'}.")
+        notes.append(f"'{key}' is numbers, {_why_numbers(named, untyped)}.")
     missing = ANY if _many(one, known) else tuple(sorted(one.odd or ()))
     if way in DATES:
         return Column("number", "float64", dates=way, missing=missing)
     return Column("number", "float64", decimal=way, unit=unit, missing=missing)
+
+
+def _two_units(one: Reading) -> str:
+    two = sorted(one.units.values(), key=itemgetter(1))[:2]
+    return " and ".join(f"'{text}' in row {row}" for text, row in two)
+
+
+def _why_numbers(named: bool, untyped: bool) -> str:
+    return "as its name says" if named else f"in text{', as all columns are' if untyped else ': too many for names'}"
 
 
 def _best(fits: Mapping[str, Reading], known: StringStats) -> list[str]:

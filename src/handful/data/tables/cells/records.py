@@ -1,17 +1,43 @@
-"""The text of a CSV file cut into its records: blocks that end between them, the header, the lines they begin in."""
+"""The text in a file; that of a CSV file cut into its records: blocks between them, header, the lines they begin in."""
 
+import bz2
+import codecs
 import csv
+import gzip
 import io
+import lzma
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from pathlib import Path
+from typing import BinaryIO, cast
 
-from handful.data.tables.cells.dialect import Dialect, unpadded
+import pyarrow as pa
+
+from handful.data.tables.cells.dialect import SAMPLE, Dialect, unpadded
 from handful.data.tables.cells.fixed import apart
 from handful.data.tables.cells.headers import BLANKS
 
 # A quoted value; blanks between two values; those at either end of a line.
 _RUNS = re.compile(rb'("[^"]*")|(?<=[^\s])([ \t]+)(?=[^\s])|[ \t]+')
+
+
+def unpacked(stream: BinaryIO, where: str) -> BinaryIO:
+    """The text in a file that is packed or in UTF-16, to be read from its beginning as often as is needed."""
+    match Path(where.lower()).suffix:
+        case ".gz":
+            return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
+        case ".bz2":
+            return cast(BinaryIO, bz2.BZ2File(stream))
+        case ".xz":
+            return cast(BinaryIO, lzma.LZMAFile(stream))
+        case ".zst":  # pyarrow's stream cannot go back
+            return io.BytesIO(pa.CompressedInputStream(stream, "zstd").read())
+    wide, _ = stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), stream.seek(0)
+    if wide:
+        return io.BytesIO(stream.read().decode("utf-16").encode())
+    head, _ = stream.read(SAMPLE), stream.seek(0)
+    old = b"\r" in head and b"\n" not in head  # lines end as on a Macintosh
+    return io.BytesIO(stream.read().replace(b"\r", b"\n")) if old else stream
 
 
 def text_blocks(stream: BinaryIO, size: int, quoted: bool) -> Iterator[bytes]:

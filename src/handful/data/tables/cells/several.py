@@ -1,6 +1,7 @@
-"""Cells that hold several values each: numbers, or labels."""
+"""Cells that hold several values each: numbers, or labels; statistics of lists."""
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,9 @@ from handful.base.errors import HandfulError
 from handful.data.base import Column
 from handful.data.gather import offsets_of
 from handful.data.tables.cells.written import is_missing, numbers
-from handful.data.tables.types import TEXT
+from handful.data.tables.types import TEXT, is_list, is_words
 
+MOST_LABELS = 1 << 16  # different labels that are kept
 _CELL = 20  # different cells from which on some of several numbers each are not the names of classes
 _PAIRS = 30  # from which on two numbers each are not
 _COUNTED = r"(?:0|[1-9]\d*)(?:\.\d+)?"  # no code such as 00-950
@@ -112,3 +114,54 @@ def cells(where: str, texts: pa.ChunkedArray, column: Column) -> pa.ChunkedArray
         parts = pa.array(values)
     offsets = offsets_of(np.bincount(rows, minlength=len(texts)))
     return pa.chunked_array([pa.LargeListArray.from_arrays(pa.array(offsets), parts)])
+
+
+@dataclass
+class Lists:
+    """Statistics of lists. lengths: the least and the greatest of each level; gap: the first row without a list;
+    missing: whether some hold missing values; labels: the strings in them, or None when they are too many; twice: how
+    many rows hold a string more than once."""
+
+    lengths: list[tuple[int, int] | None]
+    gap: int | None
+    missing: bool
+    labels: dict[str, None] | None  # in the order in which they came
+    twice: int
+
+    def merge(self, other: "Lists", offset: int) -> None:
+        if self.gap is None and other.gap is not None:
+            self.gap = other.gap + offset
+        self.missing |= other.missing
+        self.twice += other.twice
+        both = [[pair for pair in level if pair] for level in zip(self.lengths, other.lengths, strict=True)]
+        self.lengths = [(min(a for a, _ in some), max(b for _, b in some)) if some else None for some in both]
+        labels = None if self.labels is None or other.labels is None else self.labels | other.labels
+        self.labels = labels if labels is not None and len(labels) <= MOST_LABELS else None
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The length of each level, None where it varies."""
+        pairs = [pair or (0, 0) for pair in self.lengths]
+        return tuple(a if a == b else None for a, b in pairs)
+
+
+def lists_in(column: pa.ChunkedArray) -> Lists:
+    gap = pc.index(pc.is_null(column), True).as_py() if column.null_count else None
+    lengths: list[tuple[int, int] | None] = []
+    inner = column
+    while is_list(inner.type):
+        bounds = pc.min_max(pc.list_value_length(inner))
+        low, high = bounds["min"].as_py(), bounds["max"].as_py()
+        lengths.append(None if low is None else (low, high))
+        inner = pc.list_flatten(inner)
+    if not is_words(inner.type):
+        return Lists(lengths, gap, inner.null_count > 0, {}, 0)
+    words = dict.fromkeys(pc.unique(inner.cast(TEXT)).drop_null().to_pylist())
+    return Lists(lengths, gap, inner.null_count > 0, words, _twice(column) if len(lengths) == 1 else 0)
+
+
+def _twice(column: pa.ChunkedArray) -> int:
+    """How many rows hold a string more than once."""
+    held = pa.table({"row": pc.list_parent_indices(column), "text": pc.list_flatten(column).cast(TEXT)})
+    counts = held.group_by(["row", "text"]).aggregate([([], "count_all")])
+    return len(pc.unique(counts.filter(pc.greater(counts["count_all"], 1))["row"]))

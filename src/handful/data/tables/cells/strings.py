@@ -56,6 +56,27 @@ def is_plain(text: str) -> bool:
     return True
 
 
+def untyped(columns: Iterable[pa.ChunkedArray]) -> bool:
+    """Whether columns are strings alone, and those of one are numbers with decimals, as of a file that is read by
+    csv.DictReader.
+
+    >>> untyped([pa.chunked_array([["1.5", "2", None]]), pa.chunked_array([["3", "a"]])]), untyped([])
+    (True, False)
+    """
+    listed = list(columns)
+    looks = [pc.unique(column)[:_HEAD].drop_null() for column in listed if column.type == TEXT]
+    return len(looks) == len(listed) and any(
+        len(look) > 1
+        and pc.all(pc.match_substring_regex(look, _AMOUNT)).as_py()
+        and pc.any(pc.match_substring(look, ".")).as_py()
+        for look in looks
+    )
+
+
+_HEAD = 1000  # different strings that are looked at
+_AMOUNT = r"^\s*([-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|NA|NaN|nan|)\s*$"
+
+
 def exact(text: str) -> int | float:
     """The number, plainly written, whole ones to every digit; ValueError if it is none.
 
