@@ -17,7 +17,7 @@ from torch import nn
 from handful.base import files
 from handful.base.callbacks import Callback
 from handful.base.errors import HandfulError, StepError, shown
-from handful.base.keys import IN_TURN, random_states
+from handful.base.keys import left_alone
 from handful.base.stopwatch import STEPS, TRACE, Stopwatch, part, stopwatch
 from handful.data.base import Batch
 from handful.data.options import Collate
@@ -99,7 +99,7 @@ def joined_as(options: ConfigOptions) -> Iterator[Ranks]:
     """The ranks of a run with these options; inside, gradients are there, also where the caller has turned them off."""
     asked = Config.of(options)
     ranks = joined(choose_device(asked.device).value, asked.timeout, alone=not asked.join)
-    with torch.inference_mode(False), torch.enable_grad(), ranks as found:
+    with left_alone(), torch.inference_mode(False), torch.enable_grad(), ranks as found:
         yield found
 
 
@@ -213,7 +213,7 @@ def run_training(t: Training, callbacks: Sequence[Callback]) -> Run:
 
 def _run_training(t: Training, watch: Stopwatch) -> Run:
     state, observer = t.state, Observer(t)
-    generators, status = random_states(), DONE
+    status = DONE
     with t.live, using_threads(t.plan.threads), Interrupts() as interrupts:
         t.live.start(t.plan.choices, t.plan.notes, t.planned, t.pipeline.unit)
         try:
@@ -234,9 +234,6 @@ def _run_training(t: Training, watch: Stopwatch) -> Run:
             if state.step == 0:
                 raise
             state.stopped_because, status = f"it broke off: {error}", BROKEN_OFF  # what was learned before is kept
-        finally:
-            with IN_TURN:
-                generators()
         unsaved = save(t) if t.looked_at == state.step and not state.torn else observer.unsaved  # or from before
         state.stopped_because += restore_best(t)
         t.live.close(state.stopped_because)

@@ -104,6 +104,9 @@ def test_r2_where_it_is_special():
         scores = evaluate(torch.from_numpy(output), torch.from_numpy(two), "r2", mse(), 3, model=Doubles())
         assert scores["r2"] == pytest.approx(sk.r2_score(two, output), rel=1e-9)
     assert np.isnan(evaluate(torch.zeros(1), torch.ones(1), "r2", mse())["r2"])
+    lost = evaluate(torch.tensor([1.0, np.nan, 3.0]), torch.tensor([1.0, 2.0, 4.0]), "r2, mae", mse(), 2)
+    assert np.isnan(lost["r2"])
+    assert np.isnan(lost["mae"])
 
 
 def test_r2_of_training_far_from_zero():

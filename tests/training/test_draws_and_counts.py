@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import handful
 from handful.base.errors import HandfulError
-from handful.base.keys import Seeder, dropout_key, seed_all
+from handful.base.keys import Seeder, drawing, dropout_key, left_alone, seed_all
 
 N, B = 48, 12
 X = np.random.default_rng(0).normal(size=(N, 6))
@@ -164,6 +164,49 @@ def test_each_update_is_the_plain_loops_and_a_cut_run_goes_on_to_the_same_bits(k
 def test_python_and_numpy_are_seeded_at_each_step_only_where_the_model_draws_from_them(kind: type[Net]) -> None:
     run = handful.fit(kind(), (X, K), **HOW)
     assert isinstance(run.objective.seed_dropout, Seeder) is (kind is ByNumPy)
+
+
+class ByHalfAPair(Net):
+    draw = staticmethod(lambda: 1 + 0.1 * float(np.random.normal()) + 0.1 * random.gauss(0, 1))  # of two, one is kept
+
+
+def test_generators_are_left_as_they_were_the_other_half_of_a_pair_of_normal_numbers_too() -> None:
+    def at(seed: int) -> None:
+        np.random.seed(seed)
+        random.seed(seed)
+        torch.manual_seed(seed)
+        np.random.normal(), random.gauss(0, 1)
+
+    def coming() -> tuple[object, ...]:
+        return np.random.normal(), np.random.rand(), random.gauss(0, 1), random.random(), float(torch.randn(()))
+
+    model = ByHalfAPair()
+    at(3)
+    due = coming()
+    assert due != coming()
+    at(3)
+    with drawing("a"), drawing("b"):
+        np.random.normal()
+    run = handful.fit(model, (X, K), valid=(X, K), **{**HOW, "lr": "auto", "batch": "auto"})
+    assert isinstance(run.objective.seed_dropout, Seeder)
+    run.evaluate((X, K))
+    run.predict(X)
+    assert coming() == due
+
+
+def test_what_is_drawn_in_a_block_does_not_depend_on_what_is_around_it() -> None:
+    def drawn() -> tuple[float, ...]:
+        with drawing("rows", 7):
+            return np.random.normal(), np.random.rand(), random.gauss(0, 1), float(torch.rand(()))
+
+    alone = drawn()
+    with drawing("around"):
+        np.random.normal()
+        first = np.random.rand()
+        assert drawn() == alone
+        assert np.random.rand() != first
+    with left_alone():
+        assert drawn() == alone
 
 
 class Normalises(Net):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
+from handful.base.keys import left_alone
 from handful.base.machine import in_bytes
 from handful.batches.batches import Batches
 from handful.compare.gradient_variance import plain_rows
@@ -197,7 +198,8 @@ def run_experiment(
     watch = Watch(t, plain_rows(t.batches, task.seed, task.sample), due, memory and size <= KEPT_BYTES, most=most)
     watch.spent = t.state.seconds
     setup = time.perf_counter() - began
-    run = run_training(t, [watch])
+    with left_alone():
+        run = run_training(t, [watch])
     if run.stopped_because == INTERRUPTED:  # a method that was cut off is not to be compared with the others
         end_by(run.exit_status - 128)
     # none is seen from outside where all were taken while rates were compared

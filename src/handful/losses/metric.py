@@ -158,15 +158,12 @@ def by_row(name: str, values: Sums, finish: Callable[[Array], float] = _ratio, *
 def _error(power: int) -> Sums:
     def values(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         o, t = _rows(output, target)
-        errors, w = (o - t).abs().pow(power).mean(1), _weights(t, weight)
-        return torch.stack([w * errors, w], 1)
+        errors = ((o - t).square() if power == 2 else (o - t).abs()).mean(1)
+        if weight is None:
+            return torch.stack([errors, torch.ones_like(errors)], 1)
+        return torch.stack([weight.double() * errors, weight.double()], 1)
 
     return values
-
-
-def _weights(rows: Tensor, weight: Tensor | None) -> Tensor:
-    """float64 [m]."""
-    return rows.new_ones(len(rows)) if weight is None else weight.double()
 
 
 def _r2_about(centre: Tensor) -> SumMetric:
@@ -175,8 +172,12 @@ def _r2_about(centre: Tensor) -> SumMetric:
 
     def values(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         o, t = _rows(output, target)
-        d, w = t - centre.to(t.device), _weights(t, weight)[:, None]
-        return torch.cat([torch.ones_like(w), w, w * d, w * d * d, w * (o - t).square()], 1)
+        d, error = t - centre.to(t.device), (o - t).square()
+        ones = d.new_ones(len(d), 1)
+        if weight is None:
+            return torch.cat([ones, ones, d, d * d, error], 1)
+        w = weight.double()[:, None]
+        return torch.cat([ones, w, w * d, w * d * d, w * error], 1)
 
     return by_row("r2", values, _r2, centred=_r2_about)
 
@@ -184,12 +185,14 @@ def _r2_about(centre: Tensor) -> SumMetric:
 def _r2(sums: Array) -> float:
     """Coefficient of determination, the mean over outputs; of one that does not vary 1 without error and else 0, of
     fewer than two rows undefined (all as scikit-learn's `r2_score`)."""
-    (rows, weight), (d, squares, residual) = sums[:2], sums[2:].reshape(3, -1)
-    if rows < 2 or weight == 0:
+    rows, weight, *rest = sums.tolist()
+    if not rows >= 2 or weight == 0:
         return float("nan")
-    spread = squares - d**2 / weight
-    varies = spread > 4 * _EPS * squares
-    return float(np.where(varies, 1 - residual / np.where(varies, spread, 1), residual == 0).mean())
+    k, found = len(rest) // 3, list[float]()
+    for d, squares, residual in zip(rest[:k], rest[k : 2 * k], rest[2 * k :], strict=True):
+        spread = squares - d * d / weight
+        found.append(1 - residual / spread if spread > 4 * _EPS * squares else float(residual == 0))
+    return found[0] if k == 1 else float(np.mean(found))
 
 
 def _perplexity_sums(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
 from handful.base.errors import shown as escaped
-from handful.base.keys import random_states
+from handful.base.keys import left_alone
 from handful.base.plan import Row
 from handful.data.base import Batch
 from handful.optim.build import set_base
@@ -136,8 +136,7 @@ def _caption(row: Row) -> str:
 def take_again(folder: RunFolder, step: int | Literal["worst", "spike"], make: Callable[[], Training]) -> Replay:
     """Take a step of the run in a folder again: see `handful.replay`. make: the run's Training, as for `resume`."""
     history = folder.history()
-    generators = random_states()
-    try:
+    with left_alone():
         if isinstance(step, str):
             first, step = find(history, step, checkpoint.first_step(folder.checkpoints))
             if first < step:  # the moment stands for several steps: that of the highest loss among them
@@ -151,8 +150,6 @@ def take_again(folder: RunFolder, step: int | Literal["worst", "spike"], make: C
         t = _before(folder, step, make)
         with using_threads(t.plan.threads):
             found = examine(t, folder.path.name)
-    finally:
-        generators()
     found.differs = check_same(history, t.state.history)
     return found
 

@@ -1,5 +1,6 @@
 """Rows of a source: read in chunks, checked, called by their numbers in the user's file, kept after the pipeline."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -68,7 +69,9 @@ def by_place(source: Source, inputs: Sequence[str], own_loss: bool) -> bool:
 
 def check_infinite(name: str, value: Value, source: Source, rows: Rows) -> None:
     """Raise HandfulError naming the column and the first row that holds an infinite value."""
-    if isinstance(value, Tensor) and value.is_floating_point() and torch.isinf(value).any():
+    if not isinstance(value, Tensor) or not value.is_floating_point() or math.isfinite(value.sum().item()):
+        return
+    if torch.isinf(value).any():
         first = int(torch.isinf(value).reshape(len(value), -1).any(1).nonzero()[0])
         row = int(original_rows(source, rows[first : first + 1])[0])
         raise infinite(name, source.name, row)
@@ -118,7 +121,7 @@ def cache(source: Source, pipeline: Callable[[Batch], Batch], ragged: set[str], 
     """The pipeline's output for every row of a source, whose row ids it has; None as soon as it is clear that it would
     need more than `at_most` bytes. ragged: columns whose last axis varies (tokens, frames), kept without padding."""
     n, used, whole, parts = len(source), 0, dict[str, Tensor | list[Tensor]](), dict[str, list[Tensor]]()
-    for rows in blocks(n, _at_once(source, source.columns, 1 << 22)):
+    for rows in blocks(n, _at_once(source, source.columns, 1 << (22 if ragged else 24))):
         batch = pipeline(source.take(rows))
         tensors = batch.tensors()
         used += sum(value.nbytes for value in tensors.values())
@@ -127,6 +130,9 @@ def cache(source: Source, pipeline: Callable[[Batch], Batch], ragged: set[str], 
         for name, value in tensors.items():
             if name in ragged:
                 parts.setdefault(name, []).append(value)
+                continue
+            if len(rows) == n:
+                whole[name] = value.resolve_conj().resolve_neg().contiguous()
                 continue
             if name not in whole:
                 whole[name] = value.new_empty((n, *value.shape[1:]))

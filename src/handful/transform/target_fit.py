@@ -94,10 +94,13 @@ class TargetFitter:
             self.whole = self.whole and bool((value == value.round()).all())
         if value[:1].numel() <= 1 and not self.many:
             found, at, counts = np.unique(plain_numbers(value), return_index=True, return_counts=True)
-            both, first = np.append(self.unique.astype(found.dtype), found), np.append(self.first, rows[at])
-            counts = np.append(self.counts, counts)
-            self.unique, at, same = np.unique(both, return_index=True, return_inverse=True)
-            self.counts, self.first = np.bincount(same, counts).astype(np.int64), first[at]
+            first = rows[at]
+            if len(self.unique):  # what came before, too
+                both, first = np.append(self.unique.astype(found.dtype), found), np.append(self.first, first)
+                counts = np.append(self.counts, counts)
+                found, at, same = np.unique(both, return_index=True, return_inverse=True)
+                counts, first = np.bincount(same, counts).astype(np.int64), first[at]
+            self.unique, self.counts, self.first = found, counts, first
             self.many = len(self.unique) > _UNIQUE
         elif not (self.many or value.is_floating_point() or value.numel() == 0):
             low = int(value.min())

@@ -241,7 +241,10 @@ def fit_times(
     (0.01, 0.001)
     """
     sizes = sorted(times)
-    low, medians, high = zip(*(np.quantile(times[n], (0.25, 0.5, 0.75)).tolist() for n in sizes), strict=True)
+    quartiles = (
+        times[n] * 3 if len(times[n]) == 1 else np.quantile(times[n], (0.25, 0.5, 0.75)).tolist() for n in sizes
+    )
+    low, medians, high = zip(*quartiles, strict=True)
     a, b = map(float, fit_line(sizes, medians))
     return Throughput(tuple(sizes), medians, low, high, a, b, failed=failed, micro_batches=micro or {}, times=times)
 

@@ -47,6 +47,8 @@ def measure(seen: Sequence[Unmeasured]) -> dict[str, Tensor]:
     metrics, output, target = seen[0]
     if len(seen) > 1:
         output, target = torch.cat([o for _, o, _ in seen]), torch.cat([t for _, _, t in seen])
+    if target.is_floating_point():  # once for all: numbers are added up in float64
+        output, target = output.double(), target.double()
     with torch.no_grad():
         return {m.name: m.many(output, target) for m in metrics if m.many is not None}
 

@@ -1,6 +1,7 @@
 """Loss and metrics over all rows of some data, each row once."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -107,10 +108,9 @@ def evaluate(
     that differentiates would fail.) Returns {"loss": ..., metric name: ...}.
     """
     total_loss = total_weight = 0.0
-    sums: dict[str, NDArray[np.float64]] = {}
+    sums, seen = dict[str, NDArray[np.float64]](), list[Seen]()
     by_sums = objective.sum_metrics if ranks.size > 1 else None  # about one centre on all ranks, as in training
     whole = len(objective.sum_metrics) < len(objective.metrics)  # metrics that need all rows at once
-    seen: list[Seen] = []
     was_training = objective.model.training
     objective.model.eval()
     try:
@@ -120,13 +120,14 @@ def evaluate(
                 if read is spare:
                     continue
                 part = objective.sums_of(output, batch, metrics=False)
-                total_loss += float(part.loss)
+                total_loss += (loss := float(part.loss))
                 total_weight += float(part.weight)
                 if both := objective.view(output, batch) if objective.metrics else None:
                     both = counted(both)
                     by_sums = by_sums or [m.about(both[1]) for m in objective.sum_metrics]
+                    lost = math.nan if math.isnan(loss) and bool(both[0].isnan().any()) else 0.0  # argmax takes it
                     for m in by_sums:
-                        sums[m.name] = sums.get(m.name, 0.0) + _sums(m, part.loss, *both)
+                        sums[m.name] = sums.get(m.name, 0.0) + m.sums(*both).cpu().numpy().astype(np.float64) + lost
                     if whole:
                         seen.append((both[0].to(torch.promote_types(both[0].dtype, torch.float32)), *both[1:]))
                 if keep:
@@ -139,12 +140,6 @@ def evaluate(
         raise HandfulError("there is nothing to evaluate: no rows, or none that counts (weight 0, or no class)")
     scores = {"loss": total_loss / total_weight} | _scores(objective.metrics, sums, seen)
     return dict(json.loads(ranks.told(json.dumps(scores)))) if ranks.size > 1 else scores
-
-
-def _sums(metric: SumMetric, loss: Tensor, output: Tensor, *seen: Tensor | None) -> NDArray[np.float64]:
-    """What rows add to the sums: NaN where an output is NaN, which argmax takes for a class."""
-    lost = bool(loss.isnan()) and bool(output.isnan().any())
-    return metric.sums(output, *seen).cpu().numpy().astype(np.float64) + (np.nan if lost else 0.0)  # type: ignore[arg-type]
 
 
 Sums = dict[str, NDArray[np.float64]]

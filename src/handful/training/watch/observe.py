@@ -16,6 +16,7 @@ from torch.nn.modules.module import (
 )
 
 from handful.base.errors import HandfulError, some
+from handful.base.machine import wide
 from handful.base.plan import Row
 from handful.base.score import direction, lower_is_better, steady
 from handful.base.stopwatch import part
@@ -255,12 +256,13 @@ def look(t: Training, row: Row) -> Row:
 def behind(t: Training, loss: float, rows: list[Tensor | None]) -> Row:
     """{"behind": by how many of its standard errors, paired by row, the held-out loss is above the lowest so far}, of
     held-out rows whose losses are known; 0 where it is the lowest."""
-    known = [v.reshape(len(v), -1).mean(1).tolist() for v in rows if v is not None]
-    own: list[list[float]] | None = known if len(known) == len(rows) else None
-    said = [json.loads(text) for text in t.ranks.gather(json.dumps(own))] if t.ranks.size > 1 else [own]
-    if not math.isfinite(loss) or None in said or not any(said):
+    own = [wide(v.reshape(len(v), -1).mean(1)).cpu() for v in rows if v is not None]
+    now, known, s = torch.cat([torch.empty(0, dtype=torch.float64), *own]), len(own) == len(rows), t.state
+    if t.ranks.size > 1:
+        said = [json.loads(text) for text in t.ranks.gather(json.dumps(now.tolist() if known else None))]
+        now, known = torch.tensor([v for part in said for v in part or ()], dtype=torch.float64), None not in said
+    if not (known and len(now) and math.isfinite(loss)):
         return {}
-    now, s = torch.tensor([v for parts in said for part in parts or () for v in part], dtype=torch.float64), t.state
     if not s.lowest or all(not row.get("valid_loss", math.inf) <= loss for row in s.history):
         s.lowest = now.tolist()
     difference = now - torch.tensor(s.lowest, dtype=torch.float64)

@@ -238,9 +238,10 @@ def as_now(model: nn.Module, loss: object = None) -> Callable[[], None]:
     tensors = {name: value.clone() for name, value in tensors.items()}
 
     def back() -> None:
-        if parts != _parts(model):
+        held = _held(model, loss)
+        if (not forms and held.keys() <= places) or parts != _parts(model):
             return
-        for name, (holder, key) in _held(model, loss).items():
+        for name, (holder, key) in held.items():
             if name not in places and _packed(holder[key]) is not None:  # made by a call, and so again by the next
                 del holder[key]
         now = marks(model, loss)
@@ -330,18 +331,18 @@ def as_last(model: nn.Module) -> frozenset[str]:
 def update_average(average: Weights, now: Weights, weight: float | Tensor, last: Collection[str] = ()) -> None:
     """Move the average to the weights of now by `weight`, a number or 0-d; whole numbers, what has another shape, and
     `last` are copied."""
-    grown = {name: value.clone() for name, value in now.items() if average[name].shape != value.shape}
-    average |= grown  # in place
-    moving = [
-        name
-        for name, value in now.items()
-        if (value.is_floating_point() or value.is_complex()) and name not in last and name not in grown
-    ]
-    old, new = [average[name] for name in moving], [now[name] for name in moving]
+    old, new = list[Tensor](), list[Tensor]()
     with torch.no_grad():
+        for name, value in now.items():
+            kept = average[name]
+            if kept.shape != value.shape:  # it has grown
+                average[name] = value.clone()
+            elif (value.is_floating_point() or value.is_complex()) and name not in last:
+                old.append(kept)
+                new.append(value)
+            else:
+                kept.copy_(value)
         if isinstance(weight, Tensor):
             torch._foreach_lerp_(old, new, [weight.to(value.dtype) for value in new])
         else:
             torch._foreach_lerp_(old, new, weight)
-        for name in now.keys() - set(moving) - grown.keys():
-            average[name].copy_(now[name])
