@@ -368,11 +368,9 @@ def viewing(
 
     def view(output: object, batch: Batch) -> Seen | None:
         seen, target = ctc.only_valid(part_of(output, part)) if sequences else output, batch.columns["y"]
-        if not (
-            isinstance(seen, Tensor) and isinstance(target, Tensor)
-        ):  # as of a model that gives several in training
+        if not (isinstance(seen, Tensor) and isinstance(target, Tensor)):  # of a model that gives several in training
             return None
-        seen = seen.detach()
+        seen, weight = seen.detach(), batch.columns.get("weight")
         if members and len(seen) != len(target):
             seen = seen.reshape(len(target), -1, *seen.shape[1:]).mean(1)
         if link or logits:
@@ -381,7 +379,6 @@ def viewing(
             seen, target = seen if logits else seen.double() * std + mean, target.double() * std + mean
         if ignored not in (None, IGNORED):
             target = torch.where(target == ignored, IGNORED, target)
-        weight = batch.columns.get("weight")
         assert weight is None or isinstance(weight, Tensor)
         return seen, target, weight
 
