@@ -403,6 +403,12 @@ def test_a_run_that_is_cut_around_its_second_beginning_ends_with_the_same_bits(a
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize(("last", "held"), [(0.5, True), (math.inf, False), (math.nan, False)])
+def test_rows_are_held_by_heart_where_the_held_out_loss_is_a_number(last, held):
+    looks = [{"valid_loss": loss, "train_loss": 0.1} for loss in (0.5, 0.6, 0.7, last)]
+    assert restart.by_heart(judge(400, "default"), 0.2, looks) is held
+
+
 GIVEN_LENGTH = {"until": "epochs(20)", "evaluate_every": 0.5, "save_every": 13, "quiet": True}
 
 
@@ -417,6 +423,13 @@ def test_a_run_of_given_length_that_learns_noise_by_heart_forgets_it_by_an_open_
     assert f"a weight decay of {decay:.3g} instead of {run.plan.choices['l2'].value:.3g}" in by_heart(run)[0]["note"]
     assert 1 / (rate * decay) == pytest.approx(400 / run.state.batch, rel=1e-6)  # steps: one epoch
     assert run.state.optimizer.param_groups[1]["weight_decay"] == 0  # of biases
+    assert "back to the weights of then" in by_heart(run)[0]["note"]
+    monkeypatch.setattr(restart, "go_back", lambda t, weights: None)
+    washed = handful.fit(wide_network(), wide(400, 0), valid=wide(400, 1), **GIVEN_LENGTH)
+    there = [row["step"] for row in run.history if "valid_loss" in row].index(by_heart(run)[0]["step"])
+    assert looks(run)[: there + 1] == looks(washed)[: there + 1]
+    assert looks(run)[there + 1] < 0.9 * looks(washed)[there + 1]  # it need not come down from there
+    assert run.best["valid_loss"] <= washed.best["valid_loss"]
     monkeypatch.setattr(observe, "decay_more", lambda t: None)
     held = handful.fit(wide_network(), wide(400, 0), valid=wide(400, 1), **GIVEN_LENGTH)
     assert not by_heart(held)

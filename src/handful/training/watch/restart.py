@@ -11,7 +11,7 @@ from handful.optim.parts import averages_itself, decoupled
 from handful.optim.rates import set_decay
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch.headway import is_usual
-from handful.training.watch.weights import load_weights
+from handful.training.watch.weights import Weights, load_weights
 
 FEW_HELD = 100  # held-out rows, and fewer: whether their loss is higher than at another look is told by its error
 TELLS = 1.0  # so many of its standard errors, paired by row;
@@ -38,20 +38,27 @@ def restart(t: Training) -> str | None:
     if s.best is None or not (why := rises(t, s.best.row)):
         return None
     rate, weights = float(s.optimizer.param_groups[0]["initial_lr"]), s.first or s.best.weights
-    load_weights(t.objective.model, weights)
-    if s.average is not None:
-        s.average = {name: value.clone() for name, value in weights.items()}
+    go_back(t, weights)
     s.optimizer.state.clear()  # in place: the parts of an OptimizerGroup share one dict
     by_noise = why == LEARNED and noisy(t)
     lower = rate / (LOWER if why == RISEN else NOISY if by_noise else LESS)
     set_base(s.optimizer, lower)
-    s.restarted, s.noise = s.position, []
+    s.restarted = s.position
     said = (
         f"{why} ({s.best.row['valid_loss']:.4g} at step {s.best.row['step']:,}): restarted from "
         f"{'the first weights' if s.first else 'there'} at a rate of {lower:.3g} instead of {rate:.3g}"
     )
     shorter = forget(t, MEMORY) if by_noise else ""
     return f"{said} and {shorter}" if shorter else said
+
+
+def go_back(t: Training, weights: Weights) -> None:
+    """Put back weights that the run had before; what was measured since then is of others."""
+    s = t.state
+    load_weights(t.objective.model, weights)
+    if s.average is not None:
+        s.average = {name: value.clone() for name, value in weights.items()}
+    s.noise, s.course = [], {}
 
 
 def noisy(t: Training) -> bool:
@@ -81,8 +88,9 @@ def forget(t: Training, epochs: float) -> str:
 
 
 def decay_more(t: Training) -> str | None:
-    """Where a run learns noise by heart, and does not begin again, raise an open weight decay so that the weights are
-    an average over SHORTER: what they hold of single rows is washed out of them. Returns so in words, or None."""
+    """Where a run learns noise by heart, and does not begin again, go back to the best weights and on with an open
+    weight decay by which weights are an average over SHORTER: what they hold of single rows is washed out of them, and
+    what they learned of them since is not in them. Returns so in words, or None."""
     best = t.state.best
     if (
         best is None
@@ -92,8 +100,11 @@ def decay_more(t: Training) -> str | None:
     ):
         return None
     shorter = forget(t, SHORTER) if remembered(t) > MEMORY + SHORTER else ""
-    said = f"rows are learned by heart ({best.row['valid_loss']:.4g} at step {best.row['step']:,}): {shorter}"
-    return said if shorter else None
+    if not shorter:
+        return None
+    go_back(t, best.weights)
+    lowest = f"{best.row['valid_loss']:.4g} at step {best.row['step']:,}"
+    return f"rows are learned by heart ({lowest}): back to the weights of then, with {shorter}"
 
 
 def looks_after(t: Training, row: Row) -> list[Row]:
@@ -103,10 +114,12 @@ def looks_after(t: Training, row: Row) -> list[Row]:
 
 
 def by_heart(t: Training, lowest: float, after: list[Row]) -> bool:
-    """Whether the latest BY_HEART looks are worse than the lowest, and their training loss is lower than that."""
+    """Whether the latest BY_HEART looks are worse than the lowest, and their training loss is lower than that. A loss
+    that is not finite is of another kind: what holds rows by heart still has one."""
     last = after[-BY_HEART:]
     lower = sum(row.get("train_loss", math.inf) - lowest for row in last) < 0
-    return lower and len(last) == BY_HEART and worse(t, lowest, last)
+    told = len(last) == BY_HEART and all(math.isfinite(row["valid_loss"]) for row in last)
+    return lower and told and worse(t, lowest, last)
 
 
 def worse(t: Training, lowest: float, looks: list[Row]) -> bool:
