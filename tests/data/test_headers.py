@@ -152,8 +152,9 @@ def test_a_column_named_as_row_numbers_is_no_input_where_it_is_different_in_ever
 
 ROUTES = {
     "a.dcm": "pydicom", "a.nii.gz": "nibabel", "a.mat": "scipy.io.loadmat", "a.arff": "liac-arff", "a.ts": "aeon",
-    "a.dta": "pandas.read_stata", "a.h5": "h5py", "a.orc": "pandas.read_orc", "a.nc": "xarray", "a.pkl": "pickle",
-    "a.sas7bdat": "pandas.read_sas", "a.sav": "pyreadstat", "a.rds": "pyreadr", "a.tfrecord": "tensorflow",
+    "a.dta": "pyreadstat.read_dta", "a.h5": "h5py", "a.orc": "pandas.read_orc", "a.nc": "xarray", "a.pkl": "pickle",
+    "a.sas7bdat": "pyreadstat.read_sas7bdat", "a.xpt": "pyreadstat.read_xport", "a.por": "pyreadstat.read_por",
+    "a.fits": "astropy.table.Table.read", "a.sav": "pyreadstat", "a.rds": "pyreadr", "a.tfrecord": "tensorflow",
     "a.xlsx": "pandas.read_excel", "a.db": "sqlite3", "a.pt": "torch.load", "a.xml": "pandas.read_xml",
 }  # fmt: skip
 

@@ -525,3 +525,56 @@ def test_numbers_in_text_beside_numbers_are_names_and_it_is_said():
     assert said in source.notes
     alone = handful.open({"digit": ["1", "2", "3"] * 10, "y": ["a", "b", "a"] * 10}, "y")
     assert alone.columns["digit"].kind == "category"
+
+
+MONTHS = {  # how days are written -> the days that they are, one of each month
+    "{d}. {m} 2021": "Januar Februar März April Mai Juni Juli August September Oktober November Dezember",
+    "{d} {m} 2021": "janv. févr. mars avr. mai juin juil. août sept. oct. nov. déc.",
+    "{d} de {m} de 2021": "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
+    "{d} {m}, 2021": "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
+    "{d:02}/{m}/2021": "jan fev mar abr mai jun jul ago set out nov dez",
+    "{d}-{m}-2021": "januari februari maart april mei juni juli augustus september oktober november december",
+    "{d} {m} 2021 ": "января февраля марта апреля мая июня июля августа сентября октября ноября декабря",
+    "{d:02}{m}2021": "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC",
+}
+
+
+@pytest.mark.parametrize("way", MONTHS)
+def test_months_of_other_languages(way):
+    names = MONTHS[way].split()
+    cells = [way.format(d=1 + k % 28, m=names[k % 12]) for k in range(120)]
+    source = handful.open({"when": cells, "y": list(range(120))}, "y")
+    wanted = [datetime.datetime(2021, 1 + k % 12, 1 + k % 28, tzinfo=datetime.UTC).timestamp() for k in range(120)]
+    assert source.take(range(120)).tensor("when").tolist() == wanted
+    assert source.columns["when"].kind == "number"
+
+
+def test_words_that_begin_as_months_are_no_dates():
+    source = handful.open({"a": [f"{k % 28 + 1} main 2010" for k in range(60)], "y": list(range(60))}, "y")
+    assert source.columns["a"].kind != "number"
+
+
+WRITTEN = {  # other ways to write numbers -> what they are
+    "footnotes": (["1.5[3]", "2.25*", "4†", "0.5**", "3[b]"], [1.5, 2.25, 4, 0.5, 3]),
+    "ordinals": (["1st", "2nd", "3rd", "11th", "22nd"], [1, 2, 3, 11, 22]),
+    "bytes": (["512 KB", "1.5 MB", "2 GB", "3 MB", "64 KB"], [512, 1536, 2 * 1024**2, 3072, 64]),
+    "degrees": (["48.5° N", "12.25° S", "3° N", "0.5° N", "7.5° S"], [48.5, -12.25, 3, 0.5, -7.5]),
+    "arabic": (["١٢٫٥٪", "٣٪", "٤ ٪", "٧٫٢٥٪", "١٩٪"], [12.5, 3, 4, 7.25, 19]),
+    "errors": (["8.5 ± 0.2", "1 ± 0.1", "2.5 ± 1", "3 ± 2", "4±1"], [[8.5, 0.2], [1, 0.1], [2.5, 1], [3, 2], [4, 1]]),
+    "of": (["3 out of 10", "1 of 4", "2 of 9", "5 of 6", "7 of 8"], None),
+    "spans": (["10 to 19", "20 to 25", "7 to 8", "3 to 4", "1 to 2"], [[10, 19], [20, 25], [7, 8], [3, 4], [1, 2]]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_other_ways_to_write_numbers(kind):
+    cells, wanted = WRITTEN[kind]
+    more = [f"{k}.5 ± 0.1" if kind == "errors" else f"{k} to {k + 1}" for k in range(40)] * (
+        kind in ("errors", "spans")
+    )
+    rows = [*cells, *(more or cells * 8)]
+    source = handful.open({"a": rows, "y": list(range(len(rows)))}, "y")
+    if wanted is None:  # in several ways
+        assert source.columns["a"].kind == "category"
+    else:
+        assert source.take(range(5)).tensor("a").tolist() == wanted

@@ -136,6 +136,31 @@ def test_layers_that_a_callback_takes_away_are_noticed(change, tmp_path):
     assert end.history[-1]["step"] == 50
 
 
+class Grows(Stack):
+    """A layer more from its twentieth step on, by itself; one that stands in a plain list, and a teacher."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.aside, self.teacher = 0, [nn.Linear(16, 16)], [nn.Linear(16, 16).requires_grad_(False)]
+
+    def forward(self, x):
+        self.steps += self.training
+        if self.steps == 20 and len(self.layers) == 3:
+            self.layers.append(nn.Linear(16, 16))
+        return super().forward(self.aside[0](x) + self.teacher[0](x))
+
+
+def test_layers_that_no_optimizer_has_are_spoken_of():
+    """Nothing was said of a layer that a model gives itself in a step, nor of one in a plain list."""
+    run = handful.fit(Grows(), data(), until="steps(60)", optimizer="sgd", valid=None, **HOW)
+    assert len(run.model.layers) == 4
+    said = [note for note in run.plan.notes if "gave the model other parameters" in note]
+    assert len(said) == 1
+    assert "layers.3.weight, layers.3.bias will not be trained" in said[0]
+    aside = [note for note in run.plan.notes if "no part of it for torch" in note]
+    assert [note.split(",")[1] for note in aside] == [" 'aside'"]
+
+
 def test_weights_that_do_not_fit_leave_a_model_as_it_was():
     net, other = Remembers(), Remembers()
     other.memory = torch.ones(4, 16)

@@ -131,18 +131,3 @@ def test_masks_of_0_and_255_are_pointed_out():
     run = handful.fit(nn.Conv2d(1, 1, 1), (x, np.uint8(1) * (x[:, 0] > 0)), until="steps(2)", quiet=True)
     assert run.plan.choices["loss"].value == "binary_cross_entropy"
     assert not any("255" in note for note in run.plan.notes)
-
-
-@pytest.mark.parametrize("kind", ["ids", "ids from 3 on", "counts", "bent counts"])
-def test_ids_commonest_first_are_classes_where_inputs_tell_neighbours_apart(kind):
-    draw, n, k = np.random.default_rng(3), 1500, 15
-    share = 1 / np.arange(1.0, k + 1)
-    ids = draw.choice(k, n, p=share / share.sum())
-    x = draw.normal(size=(k, 4))[ids] + draw.normal(size=(n, 4))
-    counts = draw.poisson(np.exp(0.4 * x[:, 0] + 0.8))
-    odd = np.stack([np.sqrt(counts), (counts - 3) ** 2, np.cos(counts / 2)], 1) + draw.normal(size=(n, 3))
-    y = {"ids": ids, "ids from 3 on": ids + 3, "counts": counts, "bent counts": counts}[kind]
-    frame = pd.DataFrame(odd if kind == "bent counts" else x, columns=list("abcd")[: 3 if kind == "bent counts" else 4])
-    frame = frame.assign(word=np.where(draw.random(n) < 0.5, "u", "v"), y=y)
-    frame.loc[::7, "b"] = np.nan
-    assert task("linear", frame, target="y")[0] == ("classification" if "ids" in kind else "regression")

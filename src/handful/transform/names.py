@@ -148,30 +148,6 @@ def scattered(x: NDArray[np.generic], y: Floats) -> bool:
     return bool(apart / pairs.sum() / 2 > _SCATTER * variance)
 
 
-def apart(source: Source, names: Sequence[str]) -> bool:
-    """Whether the target's whole numbers have no order by the inputs `names`, as ids of classes: see `scattered`.
-
-    >>> import handful
-    >>> draw, of_class = np.random.default_rng(0), np.random.default_rng(1).normal(size=20)
-    >>> y = draw.integers(0, 20, 1000)
-    >>> table = {"a": of_class[y] + draw.normal(size=1000), "b": y + draw.normal(size=1000), "y": y}
-    >>> rows = handful.open(table, target="y")
-    >>> apart(rows, ["a"]), apart(rows, ["b"])
-    (True, False)
-    """
-    plain = [name for name in names if source.columns[name].kind in ("number", "category", "tensor")]
-    plain = [name for name in plain if not source.columns[name].varies]
-    if source.target is None or not plain:
-        return False
-    look = source.take(spread_rows(len(source), LOOK), [*plain, source.target])
-    each = [_outputs(look.tensor(name).numpy(), source.columns[name]) for name in plain]
-    x = np.concatenate(each, 1)
-    there = np.isfinite(x)
-    x = np.where(there, x, np.where(there, x, 0).sum(0) / np.maximum(there.sum(0), 1))
-    x = x[:, x.std(0) > 0]
-    return bool(x.size) and scattered(look.tensor(source.target).numpy(), x / x.std(0))
-
-
 def doubtful(source: Source, names: Sequence[str]) -> list[str]:
     """Sentences on what may be wrong with a table that can be learned from: numbers far from all others that often
     stand for a missing one, in the inputs `names` or the target; one of several inputs that tells the target alone.

@@ -21,7 +21,7 @@ from handful.transform.auto import NO_ARGUMENTS, Arguments, InputChooser, Steps,
 from handful.transform.columns import Cut, as_trained, check_same, foreign
 from handful.transform.inputs import Infinite, Input, Layout, SingleInput
 from handful.transform.language import LanguageSource, is_ids, language_source, next_token
-from handful.transform.names import apart, doubtful
+from handful.transform.names import doubtful
 from handful.transform.rows import TrainingRows, cache, check_weights, infinite, original_rows
 from handful.transform.several import Several
 from handful.transform.steps.step import Json, pack, stored, unpack
@@ -358,7 +358,7 @@ def fit_pipeline(
     columns = {name: column for name, column in source.columns.items() if name in read}
     reader = TrainingRows(source, kept, unfitted.uses, weight, loss)
     fitted = unfitted.fit(reader, columns, source.take(range(min(2, len(source)))))
-    target, notes = reader.decide(own_model, task, lambda: apart(source, fitted.uses)), chooser.notes
+    target, notes = reader.decide(own_model, task), chooser.notes
     trained_on = {name: replace(column, open=name in fitted.open) for name, column in columns.items()}
     if target and target.task == "sequence" and target.dtype == "str":
         trained_on[target.column] = Column("text", "str")  # other texts than those of training are no unknown classes

@@ -189,9 +189,8 @@ class TrainingRows:
         if self.weight:
             check_weights(batch[self.weight], self.weight, rows, self.source.name)
 
-    def decide(self, own_model: bool, task: str | None, apart: Callable[[], bool]) -> Target | None:
-        """What the target is; it is looked at now if no step had the rows read. apart: whether its numbers have no
-        order by the inputs."""
+    def decide(self, own_model: bool, task: str | None) -> Target | None:
+        """What the target is; it is looked at now if no step had the rows read."""
         names = [name for name in (self.source.target, self.weight) if name]
         if not self.seen and names:
             self._restart()
@@ -202,9 +201,6 @@ class TrainingRows:
         if task is None and self._transcripts():
             task = "sequence"
             self.notes.append(f"'{self.target.name}' is the text of each sound: its characters are to be recognised.")
-        match self.target:
-            case TargetFitter() as one:
-                one.apart = apart
         found = self.target.decide(
             own_model, task, own_model and by_place(self.source, self.inputs, self.loss == "model")
         )

@@ -1,7 +1,7 @@
 """What the target is: found out from the training rows."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -51,7 +51,6 @@ class TargetFitter:
         self.name, self.column, self.where, self.loss = name, column, where, loss
         self.no_class, self.left, self.first_left = IGNORED, 0, 0  # rows of no class: how many, the first
         self.notes: list[str] = []
-        self.apart: Callable[[], bool] = lambda: False  # whether numbers next to one another differ as any two
         self.n, self.many = 0, False  # rows; whether too many numbers occur to keep them
         self.unique: NDArray[np.generic] = np.zeros(0)  # numbers in rising order
         self.counts = self.first = np.zeros(0, dtype=np.int64)  # the rows that hold each, the first of them
@@ -300,7 +299,7 @@ class TargetFitter:
             why = f"{count} different whole numbers in {n} rows, too many for classes"
             self._note(f"holds {why}: a number is predicted; task='classification' takes them for classes.")
             return "regression"
-        elif not own_model and (why := self._why_amounts()) and not self.apart():
+        elif not own_model and (why := self._why_amounts()):
             self._note(f"holds {k} different whole numbers, {why}: a number is predicted; task='classification' takes "
                        "them for classes.")  # fmt: skip
             return "regression"

@@ -124,7 +124,8 @@ def reading(where: str, what: str, fix: str) -> Iterator[None]:
         raise HandfulError(f"{where} does not exist") from error
     except _BROKEN as error:
         reason = brief(error).rstrip(".")
-        coded = "invalid UTF8" in reason or reason.startswith("'utf-8' codec")
+        text = ".arff" in what or not what.startswith("a .")  # others are of bytes
+        coded = text and ("invalid UTF8" in reason or reason.startswith("'utf-8' codec"))
         said = f"UTF-8: {TO_UTF8}" if coded else f"{what} that can be read ({reason}): {fix}"
         raise HandfulError(f"{where} is not {said}") from error
 

@@ -73,7 +73,7 @@ def registered() -> list[int]:
 
 @dataclass
 class Rebuilt:
-    """Called after callbacks: says where one gave the model other parameters, as by pruning or growing it. An average,
+    """Called after callbacks: says where the model got other parameters, as by pruning or growing it. An average,
     and best weights of another form, begin anew."""
 
     t: Training
@@ -99,7 +99,7 @@ class Rebuilt:
         for p in gone:
             s.optimizer.state.pop(p, None)
         self.t.weights, self.t.as_last = reader(model), as_last(model)
-        said = "a callback gave the model other parameters"
+        said = "a callback, or its own forward, gave the model other parameters"
         if s.average is not None:
             s.average, said = copy_weights(model), f"{said}; the average of the weights begins anew"
         form = {name: value.shape for name, value in copy_weights(model, clone=False).items()}

@@ -1,5 +1,6 @@
 """The ways in which strings stand for dates and times: what each reads, a whole array at a time."""
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -39,6 +40,27 @@ _WEEKDAY = rf"(?:(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]{{0,6}}\.?,?{BLANK}+)?"
 _NAME = r"(?P<name>(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))(?P<rest>[a-z]{0,6})\.?"
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
            "november", "december")  # fmt: skip
+# Months in German, French, Spanish, Italian, Portuguese, Dutch, Scandinavian, Polish and Russian, from January on.
+_ABROAD = (
+    "januar jänner januari janvier janv enero ene gennaio gen janeiro stycznia января янв",
+    "februar februari février févr fevrier fevr febrero febbraio fevereiro fev lutego февраля фев",
+    "märz mär mrz mars marzo março maart mrt marts marca марта мар",
+    "avril avr abril abr aprile kwietnia апреля апр",
+    "mai mayo maggio mag maio mei maj maja мая май",
+    "juni juin junio giugno giu junho czerwca июня июн",
+    "juli juillet juil julio luglio lug julho lipca июля июл",
+    "août aout agosto ago augustus augusti sierpnia августа авг",
+    "septembre septiembre setiembre settembre sett setembro set września сентября сент сен",
+    "oktober okt octobre octubre ottobre ott outubro out października октября окт",
+    "novembre noviembre novembro listopada ноября нояб ноя",
+    "dezember dez décembre déc decembre diciembre dic dicembre dezembro desember des grudnia декабря дек",
+)
+_FOREIGN = {word: month for month, words in zip(_MONTHS, _ABROAD, strict=True) for word in words.split()}
+_WORD = re.compile(r"([^\W\d_]{3,})\.?")
+_OF = re.compile(
+    r"(?<=[ \d])(?:de|del|di) |(?<=^1)er(?= )|(?<=\d)[.º](?= [^\W\d])"
+)  # 7 de octubre, 1er mai, 7. Oktober
+_HAS_FOREIGN = rf"(?i)(?:{'|'.join(sorted(_FOREIGN, key=len, reverse=True))}|\d[.º] [^\W\d])"
 ANY = ("",)  # `Column.missing` where all that cannot be read is missing
 TIME_OF_DAY, DURATION, DIGITS = "time of day", "duration", "yyyymmdd"
 # Ways to write dates, which all begin as `_DATED` does. Where dots stand between them, days come before months.
@@ -47,6 +69,7 @@ DATES = {
     "day/month/year": rf"^{_DAY}(?P<a>[-/.]){_MONTH}(?P<b>[-/.]){_YEAR}{_TIME}$",
     "month/day/year": rf"^{_MONTH}(?P<a>[-/]){_DAY}(?P<b>[-/]){_YEAR}{_TIME}$",
     "day month year": rf"^{_WEEKDAY}{_DAY}(?:st|nd|rd|th)?(?P<a>[-\s/]){_NAME},?(?P<b>[-\s/]){_YEAR}{_TIME}$",
+    "ddMonyyyy": rf"^(?P<d>\d{{2}}){_NAME}(?P<y>\d{{4}}){_TIME}$",
     "month day year": rf"^{_WEEKDAY}{_NAME}[-\s]{_DAY}(?:st|nd|rd|th)?(?:,?\s+|-)(?P<y>\d{{4}}){_TIME}$",
     "year年month月day日": rf"^(?P<y>\d{{4}})(?:年|년 ?){_MONTH}(?:月|월 ?){_DAY}[日号일]?{_TIME}$",
     "year年month月": r"^(?P<y>\d{4})(?:年|년 ?)(?P<m>\d{1,2})[月월]$",
@@ -88,7 +111,7 @@ def dates(texts: pa.Array, way: str) -> Floats:
     if way == "year-month-day" and {*pc.min_max(pc.binary_length(texts)).as_py().values()} in ({10}, {16}, {19}):
         with suppress(pa.ArrowInvalid):  # all are as 2026-01-31, or with a time, which Arrow reads ten times as fast
             return np.asarray(texts.cast(pa.timestamp("s")).cast(pa.int64()), np.float64)
-    at, found = parts_of(texts, DATES[way])
+    at, found = parts_of(_in_english(texts) if "<name>" in DATES[way] else texts, DATES[way])
     values = np.full(len(texts), np.nan)
     if not len(at):
         return values
@@ -103,6 +126,21 @@ def dates(texts: pa.Array, way: str) -> Floats:
         whole = whole + day * _SECONDS - (_zone(found["zone"]) if "zone" in found else 0)
     values[at] = np.where(valid, whole + second, np.nan)
     return values
+
+
+def _in_english(texts: pa.Array) -> pa.Array:
+    """Strings with the names of months in other languages as the English ones.
+
+    >>> _in_english(pa.array(["7. Oktober 2019", "3 de febrero de 2022", "red"], pa.large_string())).to_pylist()
+    ['7 october 2019', '3 february 2022', 'red']
+    """
+    if not (found := pc.match_substring_regex(texts, _HAS_FOREIGN)).true_count:
+        return texts
+    return pc.replace_with_mask(texts, found, pa.array(map(_english, texts.filter(found).to_pylist()), texts.type))
+
+
+def _english(text: str) -> str:
+    return _WORD.sub(lambda word: _FOREIGN.get(word[1].lower(), word[0]), _OF.sub("", text))
 
 
 def of_digits(values: Floats) -> Floats:
@@ -234,7 +272,7 @@ def may_read(text: str, way: str) -> bool:
     (True, False, True)
     """
     if way in DATES or not way:
-        return compiled(DATES.get(way, _DATED)).match(text) is not None
+        return compiled(DATES.get(way, _DATED)).match(_english(text)) is not None
     if compiled(PLAIN.replace(r"\.", rf"\{way}")).match(text):
         return True
     found = compiled(NUMBER).match(text)

@@ -60,7 +60,7 @@ def untyped(columns: Iterable[pa.ChunkedArray]) -> bool:
     """Whether columns are strings alone, and those of one are numbers with decimals, as of a file that is read by
     csv.DictReader.
 
-    >>> untyped([pa.chunked_array([["1.5", "2", None]]), pa.chunked_array([["3", "a"]])]), untyped([])
+    >>> untyped([pa.chunked_array([["1.5", "2"]], TEXT), pa.chunked_array([["3", "a"]], TEXT)]), untyped([])
     (True, False)
     """
     listed = list(columns)

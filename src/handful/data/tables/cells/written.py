@@ -25,8 +25,9 @@ _NONE = (
 _LONGEST = 64  # bytes of a number or a date; longer strings are none
 _SPACES = "\u00a0\u2009\u202f"
 BLANK = rf"[\s{_SPACES}]"  # \s is of ASCII alone
-# Chinese and Japanese write the signs of ASCII in full width, too: ８５％, ￥１，２００.
+# Full-width signs of Chinese and Japanese (８５％, ￥１，２００), and digits of Arabic, Persian and Hindi.
 _WIDE = {0xFF01 + k: 0x21 + k for k in range(94)} | {0x3000: " ", 0xFFE0: "¢", 0xFFE1: "£", 0xFFE5: "¥", 0xFFE6: "₩"}
+_WIDE |= {zero + k: str(k) for zero in (0x660, 0x6F0, 0x966) for k in range(10)} | {0x66A: "%", 0x66B: "."}
 _HAS_WIDE = f"^.*[{''.join(map(chr, _WIDE))}]"
 SMALL = 500  # strings up to which Python is quicker, as it keeps the patterns that it compiled
 _CODES = "USD|EUR|GBP|JPY|CHF|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|SGD|HKD"
@@ -34,7 +35,7 @@ _CURRENCY = rf"(?:US|CA|AU|NZ|HK|R|S|A|C)?\$|[€£¥₹₽₩₺₪₫฿₴₦
 # What may stand right behind a number; after a blank any short word may.
 _GLUED = (
     rf"{_CURRENCY}|%|‰|°[CFNSEW]?|[kMGT]?(?:Hz|W|Wh|V|A|Pa|B|J)|[nµmck]?m|[mk]?g|[mµcd]?[lL]|ms|s|sec|min|h|hrs?|lbs?|oz|ft|in|"
-    r"mi|mph|km/h|m/s|km2|km²|m2|m²|m3|m³|kcal|cal|px|pt|ha|ppm|bpm|rpm|x|[kKMBNSEW]|[mb]n|[㎡㎞㎏℃]|"
+    r"mi|mph|st|nd|rd|th|km/h|m/s|km2|km²|m2|m²|m3|m³|kcal|cal|px|pt|ha|ppm|bpm|rpm|x|[kKMBNSEW]|[mb]n|[㎡㎞㎏℃]|"
     r"[\u4e00-\u9fff\uac00-\ud7a3]{1,2}(?:[/每\u4e00-\u9fff\uac00-\ud7a3]{0,3}[㎡\u4e00-\u9fff\uac00-\ud7a3])?"
 )
 # What multiplies the number, right behind it or after a blank, where K alone is kelvin; T is tonnes.
@@ -53,6 +54,8 @@ _KINDS: tuple[dict[str, float], ...] = (
     {"s": 1.0, "sec": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0, "hr": 3600.0, "hrs": 3600.0},
     {"l": 1.0, "L": 1.0, "dl": 0.1, "dL": 0.1, "cl": 1e-2, "cL": 1e-2, "ml": 1e-3, "mL": 1e-3, "µl": 1e-6, "µL": 1e-6},
     {"m2": 1.0, "m²": 1.0, "㎡": 1.0, "ha": 1e4, "km2": 1e6, "km²": 1e6}, {"m3": 1.0, "m³": 1.0},
+    {"KB": 1.0, "kB": 1.0, "MB": 1024.0, "GB": 1024.0**2, "TB": 1024.0**3},
+    dict.fromkeys(("th", "st", "nd", "rd"), 1.0),
     {"m/s": 1.0, "km/h": 1 / 3.6, "mph": 0.44704}, {"%": 1.0, "‰": 0.1}, {"cal": 1.0, "kcal": 1e3},
     {"N": 1.0, "°N": 1.0, "S": -1.0, "°S": -1.0}, {"E": 1.0, "°E": 1.0, "W": -1.0, "°W": -1.0},
     *({prefix + unit: times for prefix, times in _PREFIXES.items()} for unit in ("Hz", "W", "Wh", "V", "A", "Pa", "J")),
@@ -127,6 +130,7 @@ PLAIN = r"^[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?i:inf|infinity))$"
 NUMBER = rf"^(?P<before>[^\d.,]*)(?P<digits>\d(?:[\d.,'’\s{_SPACES}]*\d)?[.,]?|[.,]\d+)"
 NUMBER += r"(?P<power>(?:[eE][-+]?\d+)?)(?P<behind>.*)$"
 _BEFORE = re.compile(rf"((?:[<>]=?|[≤≥~≈]\s*)?)\s*(\(?)([-+\u2212]?)((?:{_CURRENCY})?)\s*([-+\u2212]?)")
+_MARKS = re.compile(r"(?:\*{1,3}|[†‡§]|\[[a-z\d]{1,3}\])$|(?<=°) (?=[NSEW]$)")  # footnotes; 48.1° N
 _BEHIND = re.compile(rf"(?:\s+({_WORD})|({_GLUED}))?(-?)(\)?)(\+?)")
 
 
@@ -185,7 +189,7 @@ _BOUND = {"<": "<", "≤": "<", ">": ">", "≥": ">", "~": "~", "≈": "~"}
 @lru_cache(1024)
 def around(before: str, behind: str) -> Around:
     """What is meant by what stands before and behind digits."""
-    left, right = _BEFORE.fullmatch(before), _BEHIND.fullmatch(behind)
+    left, right = _BEFORE.fullmatch(before), _BEHIND.fullmatch(_MARKS.sub("", behind))
     if left is None or right is None:
         return Around(np.nan)
     (bound, bracket, sign, first, second), (word, glued, last, closed, more) = left.groups(""), right.groups("")
