@@ -347,9 +347,9 @@ UNSEEN_STORY = (
     "to 1.35) and the ends of speakers (0.02 to 0.03): in runs of five epochs at a constant rate a weight decay by "
     "sixteen epochs costs (at K=32, 0.01 in its place: speakers 0.015 for 0.035, patches 0.963 for 0.973), and a "
     "rate that rises does (patches 0.953 with neither). By the usual schedule it does not: five epochs on 13 of "
-    "that evening's sets (never_worse.md), two seeds, have 0.995 of the loss that 0.01 has. Targets and oracle are as in "
-    "[choice.md](choice.md); shorter runs and a coarser grid than there. In use, runs so short measure nothing: they take the "
-    "learned rate and a usual batch; here the laws of step time make them measure.",
+    "that evening's sets (never_worse.md), two seeds, have 0.995 of the loss that 0.01 has. Targets and oracle are as "
+    "in [choice.md](choice.md); shorter runs and a coarser grid than there. In use, runs so short measure nothing: "
+    "they take the learned rate and a usual batch; here the laws of step time make them measure.",
     "",
 )
 
