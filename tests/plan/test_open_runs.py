@@ -403,6 +403,12 @@ def test_a_run_that_is_cut_around_its_second_beginning_ends_with_the_same_bits(a
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize(("last", "held"), [(0.5, True), (math.inf, False), (math.nan, False)])
+def test_rows_are_held_by_heart_where_the_held_out_loss_is_a_number(last, held):
+    looks = [{"valid_loss": loss, "train_loss": 0.1} for loss in (0.5, 0.6, 0.7, last)]
+    assert restart.by_heart(judge(400, "default"), 0.2, looks) is held
+
+
 GIVEN_LENGTH = {"until": "epochs(20)", "evaluate_every": 0.5, "save_every": 13, "quiet": True}
 
 

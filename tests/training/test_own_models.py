@@ -223,6 +223,54 @@ def test_scores_are_not_minimised_as_a_loss_and_a_target_that_is_not_given_is_sa
     assert any("is called without its 'y'" in note for note in run.plan.notes)
 
 
+class GivesMore(nn.Module):
+    """(loss, scores, others) with the target, (scores, others) or scores alone without it; lists in training mode."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.line, self.form = nn.Linear(5, 3), form
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
+        scores, others = self.line(x), x[:, :3] + 100
+        if self.form == "list":
+            return [scores, 0.5 * scores] if self.training else scores
+        given = (scores, others) if self.form == "tuple" else (scores,)
+        if y is None:
+            return given if self.form == "tuple" else scores
+        return (F.cross_entropy(scores, y), *given)
+
+
+@pytest.mark.parametrize("form", ["tuple", "alone"])
+def test_predictions_are_the_scores_also_where_the_loss_comes_with_the_target_alone(form: str, tmp_path: Path) -> None:
+    """They were of the part behind the scores, or a KeyError."""
+    model, twin, ids = GivesMore(form), GivesMore(form), (X[:, 0] > 0).long() + (X[:, 1] > 0)
+    run = handful.fit(model, (X, ids), until="steps(12)", loss="model", out=tmp_path / "run", **USUAL)
+    by_hand(twin, 12, lambda m, rows: m(X[rows], ids[rows])[0])
+    assert same(model, twin)
+    wanted = model.line(X).argmax(1).numpy()
+    for one in (run, handful.load(tmp_path / "run", model=GivesMore(form))):
+        np.testing.assert_array_equal(one.predict(X), wanted)
+        assert one.evaluate((X, ids))["accuracy"] == pytest.approx(float((wanted == ids.numpy()).mean()))
+
+
+def test_a_model_that_gives_several_in_training_alone_is_trained_by_a_loss_that_takes_them() -> None:
+    """An AssertionError, and an AttributeError by the usual loss, which is refused."""
+    ids = (X[:, 0] > 0).long() + (X[:, 1] > 0)
+
+    def deep(out: Any, y: Tensor) -> Tensor:
+        return sum(F.cross_entropy(one, y) for one in (out if isinstance(out, list) else [out]))  # type: ignore[return-value]
+
+    model, twin = GivesMore("list"), GivesMore("list")
+    run = handful.fit(model, (X, ids), until="steps(12)", loss=deep, **USUAL)
+    by_hand(twin, 12, lambda m, rows: deep(m(X[rows]), ids[rows]))
+    assert same(model, twin)
+    np.testing.assert_array_equal(run.predict(X), model.line(X).argmax(1).numpy())
+    with pytest.raises(HandfulError, match="gives a list in training mode, and one Tensor in evaluation mode"):
+        handful.fit(GivesMore("list"), (X, ids), until="steps(12)", **USUAL)
+
+
 class Keeps(nn.Module):
     """A hidden state that no buffer holds."""
 

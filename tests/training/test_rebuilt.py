@@ -136,6 +136,59 @@ def test_layers_that_a_callback_takes_away_are_noticed(change, tmp_path):
     assert end.history[-1]["step"] == 50
 
 
+@pytest.mark.parametrize("optimizer", ["momentum", "muon", "lbfgs", {"o*": "adam", "*": "sgd"}])
+def test_what_is_left_of_a_model_is_trained_as_in_a_plain_loop_and_goes_on(optimizer, tmp_path):
+    def fit(until, **more):
+        net = Stack()
+        calls = [at_step(4, lambda: net.layers.pop(-1) and None)]
+        return handful.fit(net, data(), until=until, callbacks=calls, optimizer=optimizer, valid=None, **HOW, **more)
+
+    whole = fit("steps(12)")
+    if optimizer == "momentum":
+        plain, rows = Stack(), handful.Order(200, seed=0)
+        sgd = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9)
+        for step in range(12):
+            x, y = (part[torch.as_tensor(rows[step * 16 : step * 16 + 16])] for part in data())
+            sgd.zero_grad()
+            nn.functional.mse_loss(plain(x), y).backward()
+            sgd.step()
+            if step == 3:
+                plain.layers.pop(-1)
+        for mine, theirs in zip(whole.model.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    if optimizer != "lbfgs":  # whose state is of all weights together
+        fit("steps(8)", out=tmp_path / "cut")
+        fresh = Stack()
+        fresh.layers.pop(-1)
+        end = handful.resume(tmp_path / "cut", model=fresh, train=data(), until="steps(12)", quiet=True)
+        assert same(end.model, whole.model)
+
+
+class Grows(Stack):
+    """A layer more from its twentieth step on, by itself; one that stands in a plain list, and a teacher."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.aside, self.teacher = 0, [nn.Linear(16, 16)], [nn.Linear(16, 16).requires_grad_(False)]
+
+    def forward(self, x):
+        self.steps += self.training
+        if self.steps == 20 and len(self.layers) == 3:
+            self.layers.append(nn.Linear(16, 16))
+        return super().forward(self.aside[0](x) + self.teacher[0](x))
+
+
+def test_layers_that_no_optimizer_has_are_spoken_of():
+    """Nothing was said of a layer that a model gives itself in a step, nor of one in a plain list."""
+    run = handful.fit(Grows(), data(), until="steps(60)", optimizer="sgd", valid=None, **HOW)
+    assert len(run.model.layers) == 4
+    said = [note for note in run.plan.notes if "gave the model other parameters" in note]
+    assert len(said) == 1
+    assert "layers.3.weight, layers.3.bias will not be trained" in said[0]
+    aside = [note for note in run.plan.notes if "no part of it for torch" in note]
+    assert [note.split(",")[1] for note in aside] == [" 'aside'"]
+
+
 def test_weights_that_do_not_fit_leave_a_model_as_it_was():
     net, other = Remembers(), Remembers()
     other.memory = torch.ones(4, 16)

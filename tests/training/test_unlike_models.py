@@ -327,6 +327,21 @@ def test_asking_for_outputs_changes_neither_what_a_model_observes_nor_a_loss(tmp
         assert loss.calls == calls
 
 
+class Clips(Observed):
+    """At half of the largest."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = super().forward(x)
+        return torch.clamp(out, -self.largest / 2, self.largest / 2)  # type: ignore[operator, type-var]
+
+
+def test_rows_of_a_model_that_observes_are_said_to_depend_on_one_another() -> None:
+    """It moved between the calls that were compared, so that it was taken for one that draws random numbers."""
+    how = {"batch": B, "lr": 0.05, "until": "steps(2)", "valid": None, "quiet": True}
+    said = [handful.fit(made, (ONE["x"], KINDS), **how).plan.notes for made in (Clips(), nn.Linear(6, 3))]
+    assert [any("depends on the rows beside it" in note for note in notes) for notes in said] == [True, False]
+
+
 def test_distributions_are_not_put_together() -> None:
     x = RNG.normal(size=(1500, 6))
     torch.manual_seed(0)

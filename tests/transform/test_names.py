@@ -232,3 +232,27 @@ def test_an_input_that_tells_the_target_alone_is_named_and_can_be_left_out(kind)
     run = handful.fit("linear", data, target="y", columns="-a", **SHORT)
     assert run.pipeline.uses == ("other",)
     assert due not in run.plan.notes
+
+
+@pytest.mark.parametrize("way", ["gap", "floats", "csv"])
+def test_ids_that_a_gap_made_floats_are_names(way, tmp_path):
+    """As pandas and Stata have them; a table of visits has two or more of each person, and not many."""
+    draw = np.random.default_rng(0)
+    person = draw.integers(0, 250, 800)
+    level = draw.normal(size=250)[person]
+    frame = pd.DataFrame(
+        {"person_id": person * 3.0, "age": draw.normal(size=800), "y": level + draw.normal(size=800) / 9}
+    )
+    frame.loc[3, "person_id"] = np.nan if way in ("gap", "csv") else 0.0
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    data = tmp_path / "t.csv" if way == "csv" else frame
+    found, notes = names_in(handful.open(data, target="y"))
+    assert set(found["person_id"].tolist()) == {*(frame["person_id"].dropna().astype(int))}
+    assert any("as its name says" in note for note in notes)
+    run = handful.fit("auto", data, target="y", until="steps(30)", batch=64, lr=0.01, quiet=True)
+    wanted = np.asarray(run.predict(data))
+    whole = frame.assign(person_id=frame["person_id"].astype("Int64"))
+    assert_array_equal(np.asarray(run.predict(whole)), wanted)
+    assert_array_equal([run.predict(whole.iloc[[k]])[0] for k in (0, 3, 5)], wanted[[0, 3, 5]])
+    odd = frame.assign(person_id=frame["person_id"] + 0.5)
+    assert "person_id" not in names_in(handful.open(odd, target="y"))[0]

@@ -13,6 +13,7 @@ from sklearn.preprocessing import MinMaxScaler, Normalizer, StandardScaler
 
 import handful
 from handful.base.errors import HandfulError
+from handful.data.arrays import Arrays, Dense
 from handful.data.base import Column, Source
 from handful.transform import Categories, CyclicTime, Impute, MinMax, Normalize, RobustAsinh, Standardize, Whiten
 from handful.transform.auto import unscaled
@@ -773,17 +774,21 @@ def test_real_data_end_to_end():
 
 
 def test_a_scale_that_makes_learning_slow_is_said_as_numpy_has_it():
+    def told(values):
+        kept = Dense(values, Column("tensor", str(values.dtype).removeprefix("torch."), tuple(values.shape[1:])))
+        return unscaled(Arrays({"x": kept}), "x")
+
     x = np.random.default_rng(0).normal(1e3, 0.25, size=(300, 40)).astype(np.float32)
-    said = unscaled(torch.from_numpy(x))
+    said = told(x)
     assert f"mean {x.mean(dtype=float):.3g}, standard deviation {x.astype(float).std():.3g}" in said
-    assert unscaled(torch.from_numpy(x - 1e3)) is None
-    assert unscaled(torch.from_numpy(1e200 * (x - 1e3).astype(float))) is not None
+    assert told(x - 1e3) is None
+    assert told(1e200 * (x - 1e3).astype(float)) is not None
     x[7, 3] = np.nan
-    assert "missing or infinite" in unscaled(torch.from_numpy(x))
-    assert "missing or infinite" in unscaled(torch.tensor([1.0, np.inf]))
-    assert unscaled(torch.arange(3)) is None
+    assert "missing or infinite" in told(x)
+    assert "missing or infinite" in told(torch.tensor([1.0, np.inf]))
+    assert told(torch.arange(3)) is None
     wide = torch.tensor([[1e3, 2e3]], dtype=torch.float64)
-    assert "mean 1.5e+03, standard deviation 500" in unscaled(wide)
+    assert "mean 1.5e+03, standard deviation 500" in told(wide)
     assert wide.tolist() == [[1e3, 2e3]]  # the caller's numbers stay
 
 

@@ -58,7 +58,7 @@ class Callbacks:
                 case answer if answer is not None and event in ("step", "evaluate") and not self.unheard:
                     why = "which does nothing: a text, the reason, stops the run"
                     self.unheard = f"a callback answered {answer!r} at '{event}', {why}"
-        if self.all and self.after:
+        if self.after:
             parts = [self.changes[0], *(len(one._modules) + len(one._parameters) for one in self.watched)]
             if parts != self.changed:
                 self.changed = parts

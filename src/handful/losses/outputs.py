@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 import torch
 from torch import Tensor
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, some
 
 # What makes numbers like the target's of what a loss takes: a rate of its logarithm, a probability of its logit.
 LINKS: dict[str, Callable[[Tensor], Tensor]] = {"exp": torch.exp, "sigmoid": torch.sigmoid, "itself": lambda x: x}
@@ -107,8 +107,21 @@ def losses_in(output: object) -> list[str]:
 
 
 def part_of(output: object, part: str) -> object:
-    """The part of that name; the output itself for ""."""
-    return dict(named_parts(output))[part] if part else output
+    """The part of that name, of a tuple also by its place from the end; the output itself for "", and where it is one
+    Tensor, as of a model that gives a loss with it only where it is called with the target.
+
+    >>> part_of((1, 2, 3), "-2"), part_of({"a": 1}, "a"), part_of(torch.ones(1), "logits")
+    (2, 1, tensor([1.]))
+    """
+    match output:
+        case tuple() | list() if part.startswith("-") and len(output) >= -int(part):
+            return output[int(part)]
+        case _ if part and not torch.is_tensor(output):
+            parts = dict(named_parts(output))
+            if part not in parts:
+                raise HandfulError(f"the model gives no '{part}' here, which it gave with the target: {some([*parts])}")
+            return parts[part]
+    return output
 
 
 def exact(output: Tensor) -> Tensor:

@@ -294,9 +294,34 @@ def trainable(model: nn.Module) -> tuple[Parameters, list[str]]:
     if not found:
         what = "all its parameters are frozen (requires_grad is False)" if parameters else "it has no parameters"
         raise HandfulError(f"the model {type(model).__name__} has nothing to train: {what}")
+    notes = [
+        f"The layers in a plain {kind} of the model, '{name}', are no part of it for torch: they are not trained, nor "
+        "in its state_dict(); nn.ModuleList, nn.ModuleDict and nn.ParameterList hold such."
+        for name, kind in _unseen(model).items()
+    ]
     frozen = len(parameters) - len(found)
     left = f"{frozen} of {len(parameters)} parameters are frozen and left out, also if they are thawed later"
-    return found, [f"{left}; an optimizer of your own may hold them."] if frozen else []
+    return found, [*notes, *([f"{left}; an optimizer of your own may hold them."] if frozen else [])]
+
+
+def _unseen(model: nn.Module) -> dict[str, str]:
+    """The attributes that hold trainable layers or parameters in lists and dicts, where torch does not find them."""
+    known = {*model.modules(), *model.parameters()}
+    found: dict[str, str] = {}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            match value:
+                case list() | tuple():
+                    parts = list(value)
+                case dict() if not name.startswith("_"):
+                    parts = list(value.values())
+                case _:
+                    continue
+            layers = [p for p in parts if isinstance(p, nn.Module | nn.Parameter) and p not in known]
+            weights = [w for p in layers for w in (p.parameters() if isinstance(p, nn.Module) else [p])]
+            if any(w.requires_grad for w in weights):
+                found[f"{path}.{name}" if path else name] = type(value).__name__
+    return found
 
 
 def check_sparse(optimizer: Optimizer, model: nn.Module) -> None:

@@ -274,7 +274,7 @@ def augmentation(data: Data, options: Config) -> tuple[Augment | None, str]:
             case Tensor() as x, Tensor() as y:
                 data.mirrored = default.mirrored(x, y, len(data.pipeline.classes or ()) or None)
     text, reason = suggest(kind, shape, task, len(data.train), data.mirrored)
-    return as_augment(text), reason
+    return as_augment(text) if text else None, reason
 
 
 def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.device) -> tuple[Batches, int | None]:

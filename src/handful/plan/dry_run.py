@@ -284,7 +284,11 @@ def predicting_part(objective: Objective, batch: Batch, target: Target | None) -
     if target.task == "classification" and not (target.dense or objective.of_model):
         return next((name for name in fitting if _pulls(objective, output, part_of(output, name), batch)), None)
     told = (name for name in fitting if len(fitting) > 1 and link_by_slope(objective, batch, name) is not None)
-    return next(told, next(iter(fitting), None))
+    found = next(told, next(iter(fitting), None))
+    if found and objective.of_model and isinstance(output, tuple | list):
+        loss = next(k for k, part in enumerate(output) if part is loss_in(output))
+        return str(int(found) - (len(output) if loss < int(found) else 0))  # without the target there may be no loss
+    return found
 
 
 def link_by_slope(objective: Objective, batch: Batch, part: str) -> str | None:

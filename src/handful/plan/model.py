@@ -76,10 +76,10 @@ def make_model(
         chooser.set("model", name, "found", reason)
     else:
         chooser.set("model", model, "given")
-    steps = augmentation(data, options)[0] or ()
     if name == "resnet":
         extra["whiten"] = True
-    if name in ("cnn", "resnet") and any(isinstance(step, Flip) and step.horizontal for step in steps):
+    steps = augmentation(data, options)[0] if name in ("cnn", "resnet") else None
+    if any(isinstance(step, Flip) and step.horizontal for step in steps or ()):
         extra["views"] = 2
     extra |= given
     if extra.get("views", 1) > 1:

@@ -24,7 +24,7 @@ from handful.training.objective import Objective
 from handful.training.special.coupling import mode_coupling, rows, training_mode
 from handful.training.special.side_effects import may_change_rows
 from handful.training.training import Training
-from handful.training.watch.weights import left_as_it_was, marks
+from handful.training.watch.weights import buffers_kept, left_as_it_was, marks
 
 TRIED = "trying the model on a few rows"
 MOST = 1 << 23  # weights whose gradients are looked at
@@ -108,7 +108,8 @@ def beside(objective: Objective, data: Data, count: int) -> list[str]:
 
     def given(some: Batch, seed: int = 0) -> list[Tensor]:
         seed_all(seed)
-        found = tensors_in(objective.forward(some))
+        with buffers_kept(model):
+            found = tensors_in(objective.forward(some))
         return [t for t in found if t.is_floating_point() and t.ndim and len(t) == len(some)]
 
     def look() -> bool:
@@ -118,7 +119,7 @@ def beside(objective: Objective, data: Data, count: int) -> list[str]:
 
     with contextlib.suppress(*MISTAKES):
         if m > 1 and quietly(model, look):
-            why = "as with attention or softmax over the first axis"
+            why = "as with attention or softmax over the first axis, or where it observes ranges"
             if _padded(every, alone):
                 why = "as it takes padding for values: let its forward take lengths or attention_mask"
             return [

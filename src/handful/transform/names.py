@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,6 +19,7 @@ from handful.data.tables.values import ROWS_OF_EACH
 from handful.transform.rows import chunks_of
 
 LOOK = 10_000  # training rows that are looked at
+TWICE = 2  # rows of each on average where the column's name says that they are names
 FEWEST = 10  # values from which it is asked
 MOST = 1 << 16  # values that may be names
 _SURE = 4.0  # standard deviations by which values must differ
@@ -85,16 +87,18 @@ def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str,
     for name in asked:
         x = look.tensor(name).numpy()
         kept = np.isfinite(x) & np.isfinite(y).all(1)
-        if not kept.any() or (x[kept] % 1 != 0).any() or len(np.unique(x[kept])) * ROWS_OF_EACH > kept.sum():
+        different, called = len(np.unique(x[kept])), ID_NAME.search(name) is not None
+        fewest = TWICE if called else ROWS_OF_EACH
+        if not kept.any() or (x[kept] % 1 != 0).any() or different * fewest > kept.sum() or different <= 2 * called:
             continue
-        called = ID_NAME.search(name) is not None and len(np.unique(x[kept])) > 2
         if not called and not (_MAYBE.search(name) and scattered(x[kept], y[kept])):
             continue
         parts = [np.unique(batch.tensor(name).numpy()) for batch in chunks_of(source, [name])]
         values = np.unique(np.concatenate(parts))
-        values = values[np.isfinite(values)].astype(np.int64)
-        if len(values) > MOST:
+        values = values[np.isfinite(values)]
+        if len(values) > MOST or (values % 1 != 0).any():
             continue
+        values = values.astype(np.int64)
         why = "as its name says" if called else "those next to one another differ as much as any two"
         notes.append(
             f"'{name}' holds whole numbers that stand for names ({why}): a category with {len(values):,} values."
@@ -105,10 +109,10 @@ def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str,
 
 def _whole(name: str, column: Column) -> bool:
     kind = named(column.type or column.dtype)
-    integers = kind is not None and (
-        str(kind).lstrip("u").startswith("int") or (column.type == str(TEXT) and not column.unit)
+    plain = kind != TEXT or (column.type == str(TEXT) and not column.unit)  # floats, too, as gaps make of whole numbers
+    return (
+        column.kind == "number" and plain and kind != pa.bool_() and column.dates is None and not TIME_NAME.search(name)
     )
-    return column.kind == "number" and integers and column.dates is None and not TIME_NAME.search(name)
 
 
 def _outputs(y: NDArray[np.generic], column: Column) -> Floats:

@@ -6,7 +6,6 @@ Everything is fitted on the training rows only, in one streaming pass where the 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
@@ -364,8 +363,7 @@ def fit_pipeline(
         trained_on[target.column] = Column("text", "str")  # other texts than those of training are no unknown classes
     notes += reader.notes + fitted.notes() + doubtful(source, fitted.uses)
     if own_model and list(fitted.parts) == ["x"] and not fitted.parts["x"].steps:
-        scale = unscaled(source.read_column(fitted.uses[0], np.arange(min(len(source), 4096), dtype=np.int64)))
-        notes += [scale] if scale else []
+        notes += filter(None, [unscaled(source, fitted.uses[0])])
     return Pipeline(
         fitted, target, columns, weight, None, tuple(dict.fromkeys(notes)), source.name, trained_on=trained_on
     )

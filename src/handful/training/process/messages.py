@@ -158,7 +158,7 @@ class Messages:
         return [content] if self.size == 1 else [part.numpy().tobytes() for part in self.gather_rows(own)]
 
     def gather(self, text: str) -> list[str]:
-        return [part.decode() for part in self.gather_bytes(text.encode())]
+        return [text] if self.size == 1 else [part.decode() for part in self.gather_bytes(text.encode())]
 
     def told(self, text: str) -> str:
         """Rank 0's text, on every rank."""

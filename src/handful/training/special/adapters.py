@@ -366,11 +366,11 @@ def viewing(
     logits = of_probabilities(loss) and not link
     mean, std = (None, None) if scale is None else (s.to(target.device) for s in scale)
 
-    def view(output: object, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def view(output: object, batch: Batch) -> Seen | None:
         seen, target = ctc.only_valid(part_of(output, part)) if sequences else output, batch.columns["y"]
-        assert isinstance(seen, Tensor)
-        assert isinstance(target, Tensor)
-        seen = seen.detach()
+        if not (isinstance(seen, Tensor) and isinstance(target, Tensor)):  # of a model that gives several in training
+            return None
+        seen, weight = seen.detach(), batch.columns.get("weight")
         if members and len(seen) != len(target):
             seen = seen.reshape(len(target), -1, *seen.shape[1:]).mean(1)
         if link or logits:
@@ -379,7 +379,6 @@ def viewing(
             seen, target = seen if logits else seen.double() * std + mean, target.double() * std + mean
         if ignored not in (None, IGNORED):
             target = torch.where(target == ignored, IGNORED, target)
-        weight = batch.columns.get("weight")
         assert weight is None or isinstance(weight, Tensor)
         return seen, target, weight
 

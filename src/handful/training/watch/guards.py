@@ -1,6 +1,7 @@
 """What can go wrong in a step, in words: a loss that is not finite, memory that runs out."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from types import TracebackType
 from typing import Self, TypeVar
@@ -8,7 +9,7 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor
 
-from handful.base.errors import HandfulError, StepError, some
+from handful.base.errors import MISTAKES, HandfulError, StepError, some
 from handful.base.machine import wide
 from handful.base.plan import Row
 from handful.base.shards import is_shard, whole
@@ -128,10 +129,23 @@ def what_failed(step: Watched, error: BaseException) -> None:
                 f"the loss of step {step.step + 1:,} has no gradient: the model or the loss detaches it, or, since the "
                 "run began, a callback has frozen all weights or turned gradients off"
             ) from error
+        case AttributeError() | TypeError() if kind := _several(objective, step.part):
+            raise HandfulError(
+                f"the model ({type(objective.model).__name__}) gives a {kind} in training mode, and one Tensor in "
+                "evaluation mode, by which its loss was chosen: pass loss=, a callable (output, target) that takes both"
+            ) from error
         case HandfulError() | KeyboardInterrupt():
             return
     numbers = original_rows(objective.source, step.part.rows)
     error.add_note(f"handful: at step {step.step + 1:,}, rows {some(sorted(numbers.tolist()), 5)} (counted from 0)")
+
+
+def _several(objective: Objective, part: Batch) -> str:
+    """What the model gives for these rows, where that is no Tensor and the loss takes one; else ""."""
+    with torch.no_grad(), suppress(*MISTAKES):
+        output = None if objective.whole else objective.forward(part)
+        return "" if output is None or torch.is_tensor(output) else type(output).__name__
+    return ""
 
 
 def non_finite(

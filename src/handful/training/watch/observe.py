@@ -21,7 +21,7 @@ from handful.base.plan import Row
 from handful.base.score import direction, lower_is_better, steady
 from handful.base.stopwatch import part
 from handful.data.base import Batch
-from handful.optim.parts import switch
+from handful.optim.parts import compares_losses, parts_of, switch
 from handful.training.process import checkpoint
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.state import Best
@@ -73,7 +73,7 @@ def registered() -> list[int]:
 
 @dataclass
 class Rebuilt:
-    """Called after callbacks: says where one gave the model other parameters, as by pruning or growing it. An average,
+    """Called after callbacks: says where the model got other parameters, as by pruning or growing it. An average,
     and best weights of another form, begin anew."""
 
     t: Training
@@ -93,13 +93,14 @@ class Rebuilt:
             return
         moved = {id(p) for group in s.optimizer.param_groups for p in group["params"]} | set(map(id, before.values()))
         new = [name for name, p in now.items() if p.requires_grad and id(p) not in moved]
-        gone = set(before.values()) - set(now.values())
+        together = any(map(compares_losses, parts_of(s.optimizer)))  # their gradients are one vector
+        gone = set() if together else set(before.values()) - set(now.values())
         for group in s.optimizer.param_groups:  # so that the run can go on with what is left
             group["params"][:] = [p for p in group["params"] if p not in gone]
         for p in gone:
             s.optimizer.state.pop(p, None)
         self.t.weights, self.t.as_last = reader(model), as_last(model)
-        said = "a callback gave the model other parameters"
+        said = "a callback, or its own forward, gave the model other parameters"
         if s.average is not None:
             s.average, said = copy_weights(model), f"{said}; the average of the weights begins anew"
         form = {name: value.shape for name, value in copy_weights(model, clone=False).items()}

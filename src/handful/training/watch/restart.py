@@ -114,10 +114,12 @@ def looks_after(t: Training, row: Row) -> list[Row]:
 
 
 def by_heart(t: Training, lowest: float, after: list[Row]) -> bool:
-    """Whether the latest BY_HEART looks are worse than the lowest, and their training loss is lower than that."""
+    """Whether the latest BY_HEART looks are worse than the lowest, and their training loss is lower than that. A loss
+    that is not finite is of another kind: what holds rows by heart still has one."""
     last = after[-BY_HEART:]
     lower = sum(row.get("train_loss", math.inf) - lowest for row in last) < 0
-    return lower and len(last) == BY_HEART and worse(t, lowest, last)
+    told = len(last) == BY_HEART and all(math.isfinite(row["valid_loss"]) for row in last)
+    return lower and told and worse(t, lowest, last)
 
 
 def worse(t: Training, lowest: float, looks: list[Row]) -> bool:
