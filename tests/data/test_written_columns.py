@@ -549,9 +549,23 @@ def test_months_of_other_languages(way):
     assert source.columns["when"].kind == "number"
 
 
+def test_a_few_ordinals_are_names():
+    source = handful.open({"class": ["1st", "2nd", "3rd"] * 20, "y": list(range(60))}, "y")
+    assert source.columns["class"].classes == ("1st", "2nd", "3rd")
+
+
 def test_words_that_begin_as_months_are_no_dates():
     source = handful.open({"a": [f"{k % 28 + 1} main 2010" for k in range(60)], "y": list(range(60))}, "y")
     assert source.columns["a"].kind != "number"
+
+
+@pytest.mark.parametrize("word", ["Set", "out", "Mars", "Mag"])
+def test_one_word_before_numbers_is_no_month_of_another_language(word):
+    for first in (10, 2010):
+        source = handful.open({"a": [f"{word} {first + k % 6}" for k in range(60)], "y": list(range(60))}, "y")
+        assert source.columns["a"].kind == "category"
+    several = [f"{name} {2010 + k % 6}" for k in range(30) for name in (word, "ene")]
+    assert handful.open({"a": several, "y": list(range(60))}, "y").columns["a"].dates == "month year"
 
 
 WRITTEN = {  # other ways to write numbers -> what they are
@@ -569,9 +583,8 @@ WRITTEN = {  # other ways to write numbers -> what they are
 @pytest.mark.parametrize("kind", WRITTEN)
 def test_other_ways_to_write_numbers(kind):
     cells, wanted = WRITTEN[kind]
-    more = [f"{k}.5 ± 0.1" if kind == "errors" else f"{k} to {k + 1}" for k in range(40)] * (
-        kind in ("errors", "spans")
-    )
+    way = {"errors": "{}.5 ± 0.1", "spans": "{} to {}", "ordinals": "{}th"}.get(kind)
+    more = [way.format(k, k + 1) for k in range(24, 64)] if way else []
     rows = [*cells, *(more or cells * 8)]
     source = handful.open({"a": rows, "y": list(range(len(rows)))}, "y")
     if wanted is None:  # in several ways

@@ -221,6 +221,10 @@ def test_scores_are_not_minimised_as_a_loss_and_a_target_that_is_not_given_is_sa
         handful.fit(AddsMargin(), (X, ids), until="steps(2)", loss="cross_entropy", **USUAL)
     run = handful.fit(MayAddMargin(), (X, ids), until="steps(2)", **USUAL)
     assert any("is called without its 'y'" in note for note in run.plan.notes)
+    for name in ("x", "categories"):
+        table = {"a": X[:, 0].numpy(), "b": X[:, 2].numpy(), name: X[:, 1].numpy()}
+        run = handful.fit("table", table, target=name, until="steps(2)", **USUAL)
+        assert not any("is called without" in note for note in run.plan.notes)
 
 
 class GivesMore(nn.Module):

@@ -139,6 +139,18 @@ def _in_english(texts: pa.Array) -> pa.Array:
     return pc.replace_with_mask(texts, found, pa.array(map(_english, texts.filter(found).to_pylist()), texts.type))
 
 
+def is_one_word(texts: pa.Array, way: str) -> bool:
+    """Whether what would be a month in another language is one word in all of several strings, without a day: no month.
+
+    >>> [is_one_word(pa.array(["Set 10", two]), "month year") for two in ("Set 11", "Ott 10")]
+    [True, False]
+    """
+    if way not in ("month year", "year month") or len(texts) < 2:
+        return False
+    words = {word.lower() for text in texts.to_pylist() for word in _WORD.findall(text)}
+    return len(words) == 1 and words <= _FOREIGN.keys()
+
+
 def _english(text: str) -> str:
     return _WORD.sub(lambda word: _FOREIGN.get(word[1].lower(), word[0]), _OF.sub("", text))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Rows
 from handful.data.options import Options
-from handful.data.tables.cells.dates import ANY, DATES, DIGITS, DURATION, TIME_OF_DAY, dates, may_read
+from handful.data.tables.cells.dates import ANY, DATES, DIGITS, DURATION, TIME_OF_DAY, dates, is_one_word, may_read
 from handful.data.tables.cells.written import Numbers, in_unit, is_money, numbers, trimmed
 from handful.data.tables.types import TEXT
 
@@ -100,6 +100,7 @@ def _reading(way: str, texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows)
     found, there, signs = Reading(), np.zeros(len(texts), np.bool_), np.ones(len(texts), np.bool_)
     if way in DATES:
         there = ~np.isnan(seconds := dates(bare, way))
+        there &= not is_one_word(bare.filter(pa.array(there)), way)
         found.broken = int(rows[there].sum())
         days = seconds[there].astype("datetime64[s]").astype("datetime64[D]")
         found.firsts = bool((days == days.astype("datetime64[M]")).all())

@@ -45,6 +45,7 @@ _BY_WORD = _TIMES | {"thousand": 1e3, "million": 1e6, "Mio": 1e6, "Mio.": 1e6, "
 # Chinese, Japanese and Korean have no blank there: 3.5万元, 1.2亿. 千 also begins units: 千米, 千克.
 _TIMES_HAN = re.compile(r"([百千]?[万萬만]|[十百千]?[亿億억]|千(?=[元人]?$))(.*)")
 _HAN = {"十": 1e1, "百": 1e2, "千": 1e3, "万": 1e4, "萬": 1e4, "만": 1e4, "亿": 1e8, "億": 1e8, "억": 1e8}
+_ORDINAL = ("st", "nd", "rd", "th")  # behind numbers that are plain ones
 # Units of one kind -> how many of the first each is.
 _PREFIXES = {"n": 1e-9, "µ": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _KINDS: tuple[dict[str, float], ...] = (
@@ -55,7 +56,6 @@ _KINDS: tuple[dict[str, float], ...] = (
     {"l": 1.0, "L": 1.0, "dl": 0.1, "dL": 0.1, "cl": 1e-2, "cL": 1e-2, "ml": 1e-3, "mL": 1e-3, "µl": 1e-6, "µL": 1e-6},
     {"m2": 1.0, "m²": 1.0, "㎡": 1.0, "ha": 1e4, "km2": 1e6, "km²": 1e6}, {"m3": 1.0, "m³": 1.0},
     {"KB": 1.0, "kB": 1.0, "MB": 1024.0, "GB": 1024.0**2, "TB": 1024.0**3},
-    dict.fromkeys(("th", "st", "nd", "rd"), 1.0),
     {"m/s": 1.0, "km/h": 1 / 3.6, "mph": 0.44704}, {"%": 1.0, "‰": 0.1}, {"cal": 1.0, "kcal": 1e3},
     {"N": 1.0, "°N": 1.0, "S": -1.0, "°S": -1.0}, {"E": 1.0, "°E": 1.0, "W": -1.0, "°W": -1.0},
     *({prefix + unit: times for prefix, times in _PREFIXES.items()} for unit in ("Hz", "W", "Wh", "V", "A", "Pa", "J")),
@@ -170,7 +170,8 @@ def numbers(texts: pa.Array, decimal: str) -> Numbers:
         labels = mask(pc.ends_with(found["digits"], decimal)) & (units[at] != "")  # 2. Married
         values[at] = plain.cast(pa.float64()).to_numpy() * np.array([one.times for one in told])[which]
         values[at[labels]] = np.nan
-        signs[at] = True
+        ordinal = np.isin(units[at].astype(str), _ORDINAL)
+        units[at[ordinal]], signs[at] = "", ~ordinal
     return Numbers(values, units, signs, grouped, bounds)
 
 
