@@ -32,10 +32,11 @@ _HAS_WIDE = f"^.*[{''.join(map(chr, _WIDE))}]"
 SMALL = 500  # strings up to which Python is quicker, as it keeps the patterns that it compiled
 _CODES = "USD|EUR|GBP|JPY|CHF|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|SGD|HKD"
 _CURRENCY = rf"(?:US|CA|AU|NZ|HK|R|S|A|C)?\$|[€£¥₹₽₩₺₪₫฿₴₦₱₿¢]|{_CODES}|Rs\.?|kr\.?|Fr\.?|zł|人民币|RMB|[元圆円원]"
+_ORDINAL = ("st", "nd", "rd", "th")  # behind numbers that are plain ones
 # What may stand right behind a number; after a blank any short word may.
 _GLUED = (
     rf"{_CURRENCY}|%|‰|°[CFNSEW]?|[kMGT]?(?:Hz|W|Wh|V|A|Pa|B|J)|[nµmck]?m|[mk]?g|[mµcd]?[lL]|ms|s|sec|min|h|hrs?|lbs?|oz|ft|in|"
-    r"mi|mph|st|nd|rd|th|km/h|m/s|km2|km²|m2|m²|m3|m³|kcal|cal|px|pt|ha|ppm|bpm|rpm|x|[kKMBNSEW]|[mb]n|[㎡㎞㎏℃]|"
+    rf"mi|mph|{'|'.join(_ORDINAL)}|km/h|m/s|km2|km²|m2|m²|m3|m³|kcal|cal|px|pt|ha|ppm|bpm|rpm|x|[kKMBNSEW]|[mb]n|[㎡㎞㎏℃]|"
     r"[\u4e00-\u9fff\uac00-\ud7a3]{1,2}(?:[/每\u4e00-\u9fff\uac00-\ud7a3]{0,3}[㎡\u4e00-\u9fff\uac00-\ud7a3])?"
 )
 # What multiplies the number, right behind it or after a blank, where K alone is kelvin; T is tonnes.
@@ -45,7 +46,6 @@ _BY_WORD = _TIMES | {"thousand": 1e3, "million": 1e6, "Mio": 1e6, "Mio.": 1e6, "
 # Chinese, Japanese and Korean have no blank there: 3.5万元, 1.2亿. 千 also begins units: 千米, 千克.
 _TIMES_HAN = re.compile(r"([百千]?[万萬만]|[十百千]?[亿億억]|千(?=[元人]?$))(.*)")
 _HAN = {"十": 1e1, "百": 1e2, "千": 1e3, "万": 1e4, "萬": 1e4, "만": 1e4, "亿": 1e8, "億": 1e8, "억": 1e8}
-_ORDINAL = ("st", "nd", "rd", "th")  # behind numbers that are plain ones
 # Units of one kind -> how many of the first each is.
 _PREFIXES = {"n": 1e-9, "µ": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _KINDS: tuple[dict[str, float], ...] = (
