@@ -555,7 +555,7 @@ def test_counts_and_shares_of_ready_made_models(tmp_path):
             handful.fit("linear", rows | {"bad": bad}, target="bad", loss=loss, **how)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_scripted_model_trains_as_the_plain_one() -> None:
     x = np.random.default_rng(0).standard_normal((80, 4)).astype(np.float32)
     data, options = (x, (x[:, 0] > 0).astype(int)), {"batch": 16, "lr": 0.01, "until": "epochs(2)", "quiet": True}

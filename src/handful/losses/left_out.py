@@ -218,7 +218,7 @@ def _slope(loss: LossFunction, scores: Tensor, target: Tensor) -> Tensor | None:
     for output in (scores, _Parts(scores), (scores, scores)):
         try:
             with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
-                found = tried(output, target)  # type: ignore[arg-type]
+                found = tried(output, target)
                 total = found[0] if isinstance(found, tuple) else found
                 return torch.autograd.grad(total.sum(), scores)[0]
         except MISTAKES:
