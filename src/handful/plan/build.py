@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
 from handful.base.keys import IN_TURN, drawing
+from handful.base.machine import give_back
 from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.models.wrapped import must_be_model, uncompiled
@@ -26,7 +27,7 @@ from handful.plan.model import as_given, compile_if_asked, make_model, make_obje
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
 from handful.plan.probe.decision import Decision
-from handful.plan.probe.memory import in_parts
+from handful.plan.probe.memory import FEW_ROWS, in_parts
 from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
 from handful.plan.row_by_row import of_pairs, read_again, uneven
 from handful.report.live import Live
@@ -69,12 +70,15 @@ def assemble(
     asked = given
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
-    model = must_be_model(model)
-    options = choose.of_own_step(Config.of(given))
+    model, chooser = must_be_model(model), Chooser()
+    options = Config.of(given)
+    if options.training_step is not None:
+        options = choose.of_own_step(options)
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None and ranks.rank == 0:
         folder.claim(overwrite=options.overwrite)
-    model = as_given(model, chooser := Chooser())
+    if not isinstance(model, str):
+        model = as_given(model, chooser)
     try:
         with uncompiled(model):
             t = _assemble(model, train, options, chooser, folder, resuming, measure, ranks, callbacks)
@@ -97,7 +101,8 @@ def _assemble(
     data = drawing("data", options.seed)(open_data)(
         train, options, chooser, model, saved, alone=folder is None and ranks.size == 1
     )
-    read_again(data, callbacks, chooser)
+    if callbacks:
+        read_again(data, callbacks, chooser)
     device = ranks.place(chooser.put("device", choose_device(options.device, needs_float64(model, options.precision))))
     net = make_model(model, data, options, chooser, device, saved).to(device)
     objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
@@ -106,14 +111,17 @@ def _assemble(
         start_from(net, options.init, data.pipeline, chooser)
     batches, size = make_batches(data, options, chooser, device)
     options = choose.ridge(options, objective, data.pipeline, data.train, chooser)
-    choose.sharding(options, objective, ranks, chooser)
+    if options.sharding:
+        choose.sharding(options.sharding, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
-    same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
-    chooser.notes += one_copy(ranks, data.source, [batches, t.valid])
+    give_back()
+    if ranks.size > 1:
+        same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
+        chooser.notes += one_copy(ranks, data.source, [batches, t.valid])
     if t.training_step is not None:
         names = tuple(options.optimizer) if isinstance(options.optimizer, Mapping) else ()
         measure, t.moved = False, moved_by_name(t, names)
-    elif chooser.choices["micro_batch"].status == "default" and (parts := in_parts(t)):
+    elif chooser.choices["micro_batch"].status == "default" and t.state.batch > FEW_ROWS and (parts := in_parts(t)):
         t.state.micro_batch = chooser.put("micro_batch", parts)
     found = Decision()
     if measure and resuming is None:
@@ -121,7 +129,8 @@ def _assemble(
     settle(t, options, found, chooser)
     if resuming is not None:
         return t
-    same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
+    if ranks.size > 1:
+        same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
     begin(t, found)
     if folder:
         tensors = every_tensor(t)  # of all ranks together, where the model is sharded
@@ -153,7 +162,7 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     t.live.note(f"measuring: {', '.join(name for name, is_open in open_choices.items() if is_open)}")
     if open_precision:
         t.objective.autocast = autocast(str(chooser.put("precision", measure_precision(t))))
-    if open_threads:
+    if open_threads and torch.get_num_threads() > 1:
         measure_threads(t, chooser, own=own)
     if not (open_batch or open_lr):
         return Decision()

@@ -123,11 +123,9 @@ def in_words(value: object, parse: Callable[[str], object], status: Status, reas
     return Choice(str(value), status, reason)
 
 
-def sharding(options: Config, objective: Objective, ranks: Ranks, chooser: Chooser) -> None:
-    """Let each rank hold its part of the model from here on, where that was asked for: before there is an optimizer."""
-    if not options.sharding:
-        return
-    chooser.set("sharding", options.sharding, "given")
+def sharding(asked: str, objective: Objective, ranks: Ranks, chooser: Chooser) -> None:
+    """Let each rank hold its part of the model from here on, before there is an optimizer."""
+    chooser.set("sharding", asked, "given")
     if ranks.size == 1:
         chooser.notes.append("sharding='fsdp' shares a model out among several ranks, and there is one")
         return
@@ -161,7 +159,7 @@ def over_ranks(batch: int, ranks: Ranks, optimizer: Optimizer, objective: Object
 
 def of_own_step(options: Config) -> Config:
     """The options of a run with a training_step: nothing is held out where no loss is given to score it by."""
-    if options.training_step is None or options.loss not in (None, "auto"):
+    if options.loss not in (None, "auto"):
         return options
     if options.valid not in (None, 0, 0.1, "auto"):
         raise HandfulError(

@@ -117,12 +117,12 @@ def _check_kind(function: LossFunction, name: str, output: object, pipeline: Pip
             )
 
 
-def leave_out(loss: LossFunction, data: Data, name: str) -> None:
+def leave_out(loss: LossFunction, data: Data, target: Target, name: str) -> None:
     """Hold the target to what the loss leaves out; HandfulError where training rows stand for no class all the same."""
-    if data.pipeline.target is None or ignored_id(loss) is not None:
+    if ignored_id(loss) is not None:
         return
-    target, every = data.pipeline.target, np.arange(len(data.train), dtype=np.int64)
     if data.gaps:
+        every = np.arange(len(data.train), dtype=np.int64)
         values = data.train.read_column(target.column, every)
         row = original_rows(data.train, np.flatnonzero(np.asarray(values) == target.ignored)[:1])[0]
         raise HandfulError(
@@ -243,6 +243,8 @@ def _dense_loss(output: Tensor, target: Target) -> tuple[str, str]:
 
 
 def _weights(asked: ClassWeight, data: Data, output: object) -> tuple[float, ...] | None:
+    if asked is None:
+        return None
     scores = output.shape[1] if isinstance(output, Tensor) and output.ndim > 1 else 0
     target = data.pipeline.target
     labels = (target.classes or range(target.outputs)) if target else ()

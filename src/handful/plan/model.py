@@ -43,10 +43,8 @@ ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in 
 ROWS_SHOWN = 256  # to a ready-made model before the first step
 
 
-def as_given(model: str | nn.Module, chooser: Chooser) -> str | nn.Module:
-    """The model, or the module inside what torch wraps it in, which is said."""
-    if isinstance(model, str):
-        return model
+def as_given(model: nn.Module, chooser: Chooser) -> nn.Module:
+    """The module inside what torch wraps it in, which is said, or the model itself."""
     net = unwrapped(model)
     if isinstance(model, SHARED):
         chooser.notes.append(f"the module inside {type(model).__name__} is trained: its gradients are added up here")
@@ -229,7 +227,8 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     note_loss(objective, choice, asked != options.loss, output, sample, chooser)
     chooser.notes += [*notes, *dry_run.warn_of_probabilities(output, str(choice.value))]
     some = spread_rows(len(data.train), ROWS_OF_FORM)
-    losses.leave_out(loss, data, str(choice.value))
+    if (target := data.pipeline.target) and target.ignored is not None:
+        losses.leave_out(loss, data, target, str(choice.value))
     objective.gaps = data.gaps
     tried = data.pipeline(data.train.take(some))
     if own := callable(asked) or asked == "model":
