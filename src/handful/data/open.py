@@ -241,7 +241,9 @@ def _open_path(where: str, o: Options) -> Source:
     if where in NAMES and (not there or (path / "run.lock").exists()):  # a run of that name is no data
         return open_embedded(where, o)
     if there:
-        return _of_store(open_store(path), absolute) if is_store(path) else _open_local(path, absolute)
+        if path.is_dir():
+            return _of_store(open_store(path), absolute) if is_store(path) else open_folder(path, absolute)
+        return _open_local(path, absolute)
     if glob.has_magic(where):
         return _open_pattern(path, absolute)
     raise HandfulError(f"'{where}' is not a file, a folder or a data set that handful knows.{_near(path, NAMES)}")
@@ -260,8 +262,6 @@ _LOCAL: dict[str, Callable[[Path, Options], Source]] = {".zip": open_zip, ".txt"
 
 def _open_local(path: Path, o: Options) -> Source:
     kind = ending(path.name)
-    if path.is_dir():
-        return open_folder(path, o)
     if not path.is_file():
         raise HandfulError(f"{path} is not an ordinary file: copy its contents into one")
     if not os.access(path, os.R_OK):

@@ -23,7 +23,6 @@ from handful.models.plain import Linear
 from handful.optim import schedule
 from handful.optim.build import ADAMW_L2, set_base
 from handful.optim.build import build as build_optimizer
-from handful.optim.given import bind
 from handful.optim.initial_lr import ADAPTIVE, fans_in
 from handful.optim.parts import averages_itself, compares_losses, needs_closure, parts_of
 from handful.optim.rates import set_decay
@@ -255,7 +254,7 @@ def schedule_of(options: Config, planned: int | None, optimizer: Optimizer, choo
             "the stop rule sets no length, so the decay has no end point; with epochs(...) in it: cosine",
         )
     shape = schedule.as_schedule(asked)
-    bind(shape, None if chooser.choices["lr"].status in RATE_IS_OPEN else float(optimizer.param_groups[0]["lr"]))
+    shape.bind(None if chooser.choices["lr"].status in RATE_IS_OPEN else float(optimizer.param_groups[0]["lr"]))
     status: Status = "default" if options.schedule == "cosine" else "given"
     if shape.patterns:
         parts = {name: in_words(part, schedule.parse, status) for name, part in shape.patterns.items()}

@@ -73,8 +73,6 @@ def scores_for_loss(objective: Objective, asked: object, output: object, sample:
 def without_target(objective: Objective, sample: Batch) -> list[str]:
     """A note where a model may be called with the target, and is not."""
     found = target_argument(objective.model, input_names(sample), objective.target)
-    if type(objective.model).__module__.startswith("handful."):  # its inputs may be called as a column is
-        return []
     if objective.of_model or found is None or "y" not in sample.columns or makes_loss(objective.model):
         return []
     return [f"The model's forward is called without its '{found[0]}': with loss='model' it gets the target there, too, "

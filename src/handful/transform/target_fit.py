@@ -74,9 +74,12 @@ class TargetFitter:
                 raise self._wrong(
                     f"is missing {in_row(rows[names.index('')], self.where)}; remove the row or fill it in"
                 )
-            value = list(dict.fromkeys(names))
-            for name in value:
+            for name in dict.fromkeys(names):
                 self.names.setdefault(composed(name), name)
+            return
+        self._look_at_labels(value)
+
+    def _look_at_labels(self, value: Value) -> None:
         self.labels.update(np.unique(labels_of(value, self.column, self.name)[0]).tolist())
         if len(self.labels) > _UNIQUE:
             raise self._wrong(f"has more than {_UNIQUE} different labels")
@@ -127,6 +130,8 @@ class TargetFitter:
     def _of_labels(self, task: str | None) -> Target:
         if task not in (None, "sequence"):
             raise HandfulError(f"'{self.name}' holds sequences of different lengths, which cannot be a {task} target")
+        if self.names:
+            self._look_at_labels([*self.names.values()])
         classes = tuple(sorted(self.labels))
         if not classes:
             raise self._wrong("has no labels: all its sequences are empty")

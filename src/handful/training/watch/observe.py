@@ -225,7 +225,8 @@ class Observer:
 def look(t: Training, row: Row) -> Row:
     """The row with the scores on the held-out rows; the weights are kept if they are the best so far."""
     assert t.valid is not None
-    t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
+    if t.ranks.size > 1:  # running statistics follow rank 0's share of the batch
+        t.ranks.spread(t.objective.buffers)
     before = t.objective.at_once
     with evaluated(t.state) as weights, left_as_it_was(t.state.loss):
         batches = t.valid.epoch(EVALUATION_BATCH, t.ranks.share)
