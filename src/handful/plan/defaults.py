@@ -190,7 +190,7 @@ def optimizer(
     options: Config, net: nn.Module, chooser: Chooser, ranks: int, calmer: tuple[float, int] = (1.0, 0)
 ) -> Optimizer:
     """The optimizer with its learning rate and penalties. calmer: see `balance.calmer`."""
-    patterns = schedule.as_schedule(options.schedule).patterns
+    patterns = {} if options.schedule == "cosine" else schedule.as_schedule(options.schedule).patterns
     built = build_optimizer(options.optimizer, net, lr=options.lr, l2=options.l2, schedules=patterns)
     if "optimizer" not in chooser.choices:
         chooser.put("optimizer", describe(options.optimizer, "default" if options.optimizer == "adamw" else "given"))

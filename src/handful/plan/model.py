@@ -31,7 +31,7 @@ from handful.training.objective import Objective
 from handful.training.process.checkpoint import read_tensors
 from handful.training.process.device import choose_precision
 from handful.training.special.adapters import input_names, target_argument
-from handful.training.special.coupling import KEPT_WHOLE, LossForm, loss_form, still_layers
+from handful.training.special.coupling import KEPT_WHOLE, LossForm, is_by_row, loss_form, still_layers
 from handful.training.watch.folder import RunFolder
 from handful.training.watch.weights import left_as_it_was
 from handful.transform.augment.geometry import Flip
@@ -190,7 +190,7 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
                 "The model's own training_step is not called; see training_step=, of (model, batch, step)."
             )
         scored(objective, data, options, chooser)
-        if data.own_model:
+        if data.own_model and not is_by_row(net):
             few = min(ROWS_OF_FORM, max(4, options.batch)) if isinstance(options.batch, int) else ROWS_OF_FORM
             chooser.notes += row_by_row.beside(objective, data, few)
         return objective
@@ -283,7 +283,8 @@ def note_loss(
             "weights, as a GAN's, are for training_step="
         )
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
-    if not type(objective.model).__module__.startswith("handful."):  # those are called as they are meant to be
+    model = objective.model
+    if not (type(model).__module__.startswith("handful.") or is_by_row(model)):  # of these it is known
         chooser.notes += dry_run.without_target(objective, sample)
         chooser.notes += row_by_row.called_again(objective, sample, output)
     if objective.whole and not torch.is_tensor(output):
