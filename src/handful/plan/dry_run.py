@@ -56,12 +56,12 @@ def _with_target(model: nn.Module, sample: Batch) -> str:
     return way if found and found[1] else ""
 
 
-def scores_for_loss(objective: Objective, asked: object, output: object, sample: Batch) -> None:
+def scores_for_loss(objective: Objective, output: object, sample: Batch) -> None:
     """HandfulError where a model is asked for its loss and gives several numbers for a row that is of one class, as its
     scores are: their mean would be minimised."""
     y = sample.columns.get("y")
-    match asked, output, y:
-        case "model", Tensor(ndim=2), Tensor(ndim=1) if output.shape[1] > 1 and not y.is_floating_point():
+    match output, y:
+        case Tensor(ndim=2), Tensor(ndim=1) if output.shape[1] > 1 and not y.is_floating_point():
             name = type(objective.model).__name__
             raise HandfulError(
                 f"the model ({name}) is called with the target, too, to make its loss, and gives {output.shape[1]} "

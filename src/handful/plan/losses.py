@@ -132,7 +132,9 @@ def leave_out(loss: LossFunction, data: Data, target: Target, name: str) -> None
     data.pipeline = replace(data.pipeline, target=replace(target, ignored=None))
 
 
-def link_outputs(objective: Objective, loss: LossFunction, batch: Batch, data: Data, chooser: Chooser) -> None:
+def link_outputs(
+    objective: Objective, loss: LossFunction, tried: Callable[[], Batch], data: Data, chooser: Chooser
+) -> None:
     """Find out whether outputs are the numbers that the target holds, or their logarithms or logits, as the loss takes
     them."""
     target = data.pipeline.target
@@ -144,7 +146,7 @@ def link_outputs(objective: Objective, loss: LossFunction, batch: Batch, data: D
         case _ if target is not None and target.task == "regression" and target.part is not None:
             link = link_of(loss)
             if link is None:
-                batch = objective.to_device(batch)
+                batch = tried()
                 find = lambda: dry_run.link_by_slope(objective, batch, objective.part)  # noqa: E731
                 link = dry_run.quietly(objective.model, find) or ""
             data.pipeline, objective.link = data.pipeline.linked(link), link

@@ -142,12 +142,13 @@ def _places(model: nn.Module, at: str = "", known: set[int] | None = None) -> di
         if isinstance(module, torch.jit.ScriptModule):
             continue
         at = f"{prefix}." if prefix else ""
-        aside: Iterable[str] = module._non_persistent_buffers_set
+        ours = type(module).__module__.startswith("handful.")  # whose buffers aside are made as the model is
+        aside: Iterable[str] = () if ours else module._non_persistent_buffers_set
         if hidden:
             found |= {at + name: (module._parameters, name) for name in module._parameters}
             aside = module._buffers
         found |= {at + name: (module._buffers, name) for name in aside}
-        if type(module).__module__.startswith(("torch.", "handful.")):
+        if ours or type(module).__module__.startswith("torch."):
             continue
         for name, value in vars(module).items():
             if name not in _MODULES_OWN:
@@ -258,7 +259,8 @@ def as_now(model: nn.Module, loss: object = None) -> Callable[[], None]:
             if name not in places and _packed(holder[key]) is not None:  # made by a call, and so again by the next
                 del holder[key]
         now = marks(model, loss)
-        put_beside(model, {n: form for n, form in forms.items() if now.get(n) != first[n]}, tensors, loss)
+        if new := {n: form for n, form in forms.items() if now.get(n) != first[n]}:
+            put_beside(model, new, tensors, loss)
 
     return back
 
