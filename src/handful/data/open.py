@@ -46,6 +46,7 @@ from handful.data.tables.arrow import chosen, open_table, to_table
 from handful.data.tables.files import TABLES, ending, is_remote
 from handful.data.tables.parts import open_parts, open_table_file
 from handful.data.tables.readers import (
+    LIBSVM_ENDINGS,
     READERS,
     is_idx,
     is_libsvm,
@@ -126,7 +127,12 @@ def _open_as(where: object, target: str | Sequence[str] | None, o: Options) -> S
     if not given or not all(isinstance(name, str | None) for name in given):
         as_text = f"; columns that are numbered are named by text, '{target}'" if isinstance(target, int) else ""
         raise HandfulError(f"target must be the name of a column, or a list of names, not {target!r}{as_text}")
-    if names_of(target) and not (isinstance(where, Source) and isinstance(target, str) and target in where.columns):
+    many = len(given) > 1 or "," in str(given[0])
+    if (
+        many
+        and names_of(target)
+        and not (isinstance(where, Source) and isinstance(target, str) and target in where.columns)
+    ):
         return _open_several(where, target, o)
     o = replace(o, target=given[0])
     if isinstance(where, Source) and o.collate is None:
@@ -268,9 +274,9 @@ def _open_local(path: Path, o: Options) -> Source:
         raise HandfulError(f"{path}: permission denied; change its permissions")
     if is_idx(path):
         return open_idx(str(path), o)
-    if is_libsvm(path):
+    if kind in LIBSVM_ENDINGS and is_libsvm(path):
         return open_libsvm(path, o)
-    if is_text_table(path, o):
+    if kind == ".txt" and is_text_table(path, o):
         return open_table_file(str(path), o)
     if kind in _LOCAL:
         return _LOCAL[kind](path, o)

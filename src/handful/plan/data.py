@@ -277,6 +277,8 @@ def augmentation(data: Data, options: Config) -> tuple[Augment | None, str]:
         match batch.columns["x"], batch.columns["y"]:
             case Tensor() as x, Tensor() as y:
                 data.mirrored = default.mirrored(x, y, len(data.pipeline.classes or ()) or None)
+    if kind in ("table", "vector"):
+        return None, default.OF_NUMBERS
     text, reason = suggest(kind, shape, task, len(data.train), data.mirrored)
     return as_augment(text) if text else None, reason
 

@@ -1,6 +1,5 @@
 """The choices a user may leave open: each function looks at what there is and returns a Choice with its reason."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -314,8 +313,7 @@ def until(
         return stop.parse(text)
     rule = stop.as_rule(asked)
     chooser.put("until", in_words(rule, stop.parse, "given"))
-    before = elapsed()
-    if before > BEFORE * (rule.time() or math.inf):
+    if (given := rule.time()) and (before := elapsed()) > BEFORE * given:
         chooser.notes.append(f"to read and prepare the data took {say_seconds(before)} before the time of {rule} began")
     return rule
 

@@ -275,7 +275,8 @@ def metrics(asked: Metrics, pipeline: Pipeline, output: object, uneven: bool = F
     if pipeline.several:
         usual = pipeline.several.usual
         return as_metrics(usual, None, pipeline.metrics), Choice(usual, "found", "usual for each target")
-    if not isinstance(ctc.only_valid(output), Tensor) or (pipeline.target and pipeline.target.part is None):
+    output = output if isinstance(output, Tensor) else ctc.only_valid(output)
+    if not isinstance(output, Tensor) or (pipeline.target and pipeline.target.part is None):
         names = ""
     return as_metrics(names, pipeline.space), Choice(
         names, "found", f"usual for {pipeline.task}" if pipeline.task else "none without a target that is known"

@@ -26,7 +26,7 @@ from handful.training.process import checkpoint
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.state import Best
 from handful.training.training import Training
-from handful.training.watch.evaluation import evaluate
+from handful.training.watch.evaluation import evaluate, evaluated
 from handful.training.watch.guards import diverged, finite, not_finite_in
 from handful.training.watch.headway import rise
 from handful.training.watch.history import Window
@@ -44,7 +44,6 @@ from handful.training.watch.restart import (
     restart,
     telling,
 )
-from handful.training.watch.saved import evaluated
 from handful.training.watch.weights import Weights, as_last, copy_weights, left_as_it_was, load_weights, reader, under
 
 CONSIDERED = 16  # times in a run that the batch may grow
