@@ -127,12 +127,8 @@ def _open_as(where: object, target: str | Sequence[str] | None, o: Options) -> S
     if not given or not all(isinstance(name, str | None) for name in given):
         as_text = f"; columns that are numbered are named by text, '{target}'" if isinstance(target, int) else ""
         raise HandfulError(f"target must be the name of a column, or a list of names, not {target!r}{as_text}")
-    many = len(given) > 1 or "," in str(given[0])
-    if (
-        many
-        and names_of(target)
-        and not (isinstance(where, Source) and isinstance(target, str) and target in where.columns)
-    ):
+    several = (len(given) > 1 or "," in str(given[0])) and names_of(target)
+    if several and not (isinstance(where, Source) and isinstance(target, str) and target in where.columns):
         return _open_several(where, target, o)
     o = replace(o, target=given[0])
     if isinstance(where, Source) and o.collate is None:
