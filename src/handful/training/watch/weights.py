@@ -99,7 +99,7 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
     """Put parameters and buffers into the model, of which a buffer may have grown; HandfulError, and the model is as it
     was, when they belong to another model."""
     told = model.state_dict()
-    if all(map(_loads_plainly, model.modules())) and told.keys() == weights.keys():
+    if told and told.keys() == weights.keys() and all(map(_loads_plainly, model.modules())):
         alike = (type(held) is Tensor and held.shape == weights[name].shape for name, held in told.items())
         if all(alike):
             with torch.no_grad():
