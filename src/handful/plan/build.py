@@ -154,7 +154,7 @@ def decide_open(t: Training, options: Config, chooser: Chooser, times: Throughpu
     t.live.note(f"measuring: {', '.join(name for name, is_open in open_choices.items() if is_open)}")
     if open_precision:
         t.objective.autocast = autocast(str(chooser.put("precision", measure_precision(t))))
-    if open_threads and torch.get_num_threads() > 1:
+    if open_threads:
         measure_threads(t, chooser, own=own)
     if not (open_batch or open_lr):
         return Decision()
