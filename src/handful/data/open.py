@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -204,16 +205,20 @@ def _open_object(where: object, o: Options) -> Source:
 
 
 def _open_loader(loader: "DataLoader[object]", o: Options) -> Source:
-    """What a DataLoader reads: its data set, put together by its collate function; where it draws rows by a sampler of
-    the caller's, or from a stream, the rows of all batches that it gives."""
-    if type(loader.sampler) in (RandomSampler, SequentialSampler) and type(loader.batch_sampler) is BatchSampler:
+    """What a DataLoader reads: its data set, put together by its collate function, or those of its rows that a sampler
+    of the caller's draws; from a stream, or by what are no row ids, the rows of all batches that it gives."""
+    usual = type(loader.sampler) in (RandomSampler, SequentialSampler) and type(loader.batch_sampler) is BatchSampler
+    streamed = isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None
+    drawn = [] if usual or streamed else [row for rows in loader.batch_sampler or () for row in rows]
+    if usual or (drawn and all(hasattr(row, "__index__") for row in drawn)):
         own = None if loader.collate_fn is default_collate else loader.collate_fn
         source = open_as(loader.dataset, o.target, replace(o, collate=own))
-        said = "the data set of the DataLoader is read; the size and the order of mini-batches are chosen here."
+        rows = "" if usual else f", {len(drawn):,} rows by one pass over its sampler"
+        said = f"the data set of the DataLoader is read{rows}; the size and the order of mini-batches are chosen here."
+        source = source if usual else source.subset(np.asarray(drawn))
     else:
-        match loader.dataset:
-            case IterableDataset() if loader.num_workers:  # of which each may give all rows: one pass is wanted
-                loader = DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn)
+        if streamed and loader.num_workers:  # of which each may give all rows: one pass is wanted
+            loader = DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn)
         source = _open_object([row for batch in loader for row in rows_in(batch)], o)
         given = f"{len(source):,} rows are what one pass over the DataLoader gives"
         said = f"{given}: its batches are taken apart in memory."

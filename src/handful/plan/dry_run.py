@@ -281,7 +281,7 @@ def predicting_part(objective: Objective, batch: Batch, target: Target | None) -
     if target is None or target.task in ("sequence", "language") or ctc.only_valid(output) is not output:
         return ""
     fitting = [name for name, found in named_parts(output) if _has_shape(found, batch, target)]
-    if target.task == "classification" and not (target.dense or objective.of_model):
+    if target.task == "classification" and target.counted and not (target.dense or objective.of_model):
         return next((name for name in fitting if _pulls(objective, output, part_of(output, name), batch)), None)
     told = (name for name in fitting if len(fitting) > 1 and link_by_slope(objective, batch, name) is not None)
     found = next(told, next(iter(fitting), None))

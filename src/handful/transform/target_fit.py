@@ -15,7 +15,7 @@ from handful.data.base import Column, Rows, Value
 from handful.data.tables.cells.strings import composed, read_numbers, reader
 from handful.data.tables.types import TEXT
 from handful.data.targets import names_of
-from handful.losses.left_out import ignored_id, link_of, task_of
+from handful.losses.left_out import ignored_id, link_of, takes_shares, task_of
 from handful.losses.loss import IGNORED, as_loss, name_of
 from handful.transform.steps.categories import strings
 from handful.transform.steps.statistics import Moments
@@ -225,19 +225,24 @@ class TargetFitter:
         """Whether each row's numbers are the shares of classes, as the usual loss takes them. Labels that have names
         are labels."""
         named = self.column.labels or names_of(self.name)
-        usual = self.loss in (None, "auto") or "cross_entropy" in (self.loss, name_of(self.loss))
         one_row = len(shape) == 1 and (shape[0] or 0) > 1 and not named
-        return one_row and usual and self.sums_to_one and task in (None, "classification")
+        if not (one_row and self.sums_to_one and task in (None, "classification")):
+            return False
+        return self._usual or (callable(self.loss) and takes_shares(self.loss, shape[0] or 0))
+
+    @property
+    def _usual(self) -> bool:
+        return self.loss in (None, "auto") or "cross_entropy" in (self.loss, name_of(self.loss))
 
     def _of_shares(self, k: int, dtype: str) -> Target:
-        if self.binary:
+        if self.binary and self._usual:
             self._note(
                 f"has one 1 per row, so it is taken for {k} classes, 0 to {k - 1}; task='multilabel' for labels."
             )
             return OneHot(self.name, "int64", (), k, tuple(range(k)))
         self._note(f"holds numbers that add up to 1 in every row, so they are taken for the shares of {k} classes; "
                    "task='regression' predicts them as numbers.")  # fmt: skip
-        return Shares(self.name, dtype, (k,), k)
+        return Shares(self.name, dtype if self.tensor.is_floating_point() else "float32", (k,), k)
 
     def _set_aside(self, own_model: bool, places: int) -> int | None:
         """Take the id that the loss leaves out from the classes, where the others are ids; the id, None elsewhere."""

@@ -106,7 +106,6 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
                 torch._foreach_copy_([*told.values()], [weights[name] for name in told])
             return
     own = {name: held for name, held in told.items() if isinstance(held, Tensor)}
-    extra = {name: held for name, held in told.items() if name not in own}  # see `beside`
     lazy = any(map(nn.parameter.is_lazy, own.values()))  # they take the weights' shapes
     unlike = lazy or own.keys() != weights.keys() or any(v.shape != weights[k].shape for k, v in own.items())
     kept = [(v, v.clone()) for v in own.values() if not nn.parameter.is_lazy(v)] if unlike else []
@@ -120,8 +119,11 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
                 replaced.append((module._buffers, name, buffer))
                 module._buffers[name] = buffer.new_empty(saved.shape)  # not in place: the caller may hold the other
     own = copy_weights(model, clone=False) if replaced else own
+    for name in own:
+        del told[name]  # what is no Tensor stays (see `beside`), and the versions of the modules
+    told.update(weights if lazy else laid_out(own, weights))
     try:
-        model.load_state_dict(extra | (weights if lazy else laid_out(own, weights)), strict=True)
+        model.load_state_dict(told, strict=True)
     except RuntimeError as error:
         for buffers, name, buffer in replaced:
             buffers[name] = buffer
