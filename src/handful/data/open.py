@@ -47,6 +47,7 @@ from handful.data.tables.arrow import chosen, open_table, to_table
 from handful.data.tables.files import TABLES, ending, is_remote
 from handful.data.tables.parts import open_parts, open_table_file
 from handful.data.tables.readers import (
+    LIBSVM_ENDINGS,
     READERS,
     is_idx,
     is_libsvm,
@@ -127,7 +128,8 @@ def _open_as(where: object, target: str | Sequence[str] | None, o: Options) -> S
     if not given or not all(isinstance(name, str | None) for name in given):
         as_text = f"; columns that are numbered are named by text, '{target}'" if isinstance(target, int) else ""
         raise HandfulError(f"target must be the name of a column, or a list of names, not {target!r}{as_text}")
-    if names_of(target) and not (isinstance(where, Source) and isinstance(target, str) and target in where.columns):
+    several = (len(given) > 1 or "," in str(given[0])) and names_of(target)
+    if several and not (isinstance(where, Source) and isinstance(target, str) and target in where.columns):
         return _open_several(where, target, o)
     o = replace(o, target=given[0])
     if isinstance(where, Source) and o.collate is None:
@@ -246,7 +248,9 @@ def _open_path(where: str, o: Options) -> Source:
     if where in NAMES and (not there or (path / "run.lock").exists()):  # a run of that name is no data
         return open_embedded(where, o)
     if there:
-        return _of_store(open_store(path), absolute) if is_store(path) else _open_local(path, absolute)
+        if path.is_dir():
+            return _of_store(open_store(path), absolute) if is_store(path) else open_folder(path, absolute)
+        return _open_local(path, absolute)
     if glob.has_magic(where):
         return _open_pattern(path, absolute)
     raise HandfulError(f"'{where}' is not a file, a folder or a data set that handful knows.{_near(path, NAMES)}")
@@ -265,17 +269,15 @@ _LOCAL: dict[str, Callable[[Path, Options], Source]] = {".zip": open_zip, ".txt"
 
 def _open_local(path: Path, o: Options) -> Source:
     kind = ending(path.name)
-    if path.is_dir():
-        return open_folder(path, o)
     if not path.is_file():
         raise HandfulError(f"{path} is not an ordinary file: copy its contents into one")
     if not os.access(path, os.R_OK):
         raise HandfulError(f"{path}: permission denied; change its permissions")
     if is_idx(path):
         return open_idx(str(path), o)
-    if is_libsvm(path):
+    if kind in LIBSVM_ENDINGS and is_libsvm(path):
         return open_libsvm(path, o)
-    if is_text_table(path, o):
+    if kind == ".txt" and is_text_table(path, o):
         return open_table_file(str(path), o)
     if kind in _LOCAL:
         return _LOCAL[kind](path, o)

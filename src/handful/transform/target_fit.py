@@ -74,9 +74,12 @@ class TargetFitter:
                 raise self._wrong(
                     f"is missing {in_row(rows[names.index('')], self.where)}; remove the row or fill it in"
                 )
-            value = list(dict.fromkeys(names))
-            for name in value:
+            for name in dict.fromkeys(names):
                 self.names.setdefault(composed(name), name)
+            return
+        self._look_at_labels(value)
+
+    def _look_at_labels(self, value: Value) -> None:
         self.labels.update(np.unique(labels_of(value, self.column, self.name)[0]).tolist())
         if len(self.labels) > _UNIQUE:
             raise self._wrong(f"has more than {_UNIQUE} different labels")
@@ -127,6 +130,8 @@ class TargetFitter:
     def _of_labels(self, task: str | None) -> Target:
         if task not in (None, "sequence"):
             raise HandfulError(f"'{self.name}' holds sequences of different lengths, which cannot be a {task} target")
+        if self.names:
+            self._look_at_labels([*self.names.values()])
         classes = tuple(sorted(self.labels))
         if not classes:
             raise self._wrong("has no labels: all its sequences are empty")
@@ -142,7 +147,8 @@ class TargetFitter:
         if (k == self.n and k > 20) or (self.column.kind == "text" and k > max(20, math.sqrt(self.n))):
             count = f"{k} different values in {self.n} rows"
             raise self._wrong(f"holds free text ({count}), not classes; name another column as the target")
-        self._at_least_two(k, min(self.names.values()))
+        if k < 2:
+            raise self._one_alone(min(self.names.values()))
         return ClassNames(self.name, "str", (), k, tuple(sorted(self.names.values())))
 
     def _of_numbers(self, own_model: bool, task: str | None) -> Target:
@@ -342,7 +348,8 @@ class TargetFitter:
     def _of_values(self, dtype: str, shape: tuple[int | None, ...], own_model: bool, ignored: int | None) -> Target:
         if self.many:
             raise self._wrong(f"has more than {_UNIQUE} different values, too many for classes")
-        self._at_least_two(len(self.unique), self.unique[0])
+        if len(self.unique) < 2:
+            raise self._one_alone(self.unique[0])
         self._say_left_out(ignored)
         whole = np.dtype(dtype).kind in "iu"
         if own_model and whole and self._are_ids():
@@ -375,10 +382,9 @@ class TargetFitter:
     def _note(self, sentence: str) -> None:
         self.notes.append(f"'{self.name}' {sentence}")
 
-    def _at_least_two(self, k: int, example: object) -> None:
-        if k < 2:
-            found = f"only one class in the training rows ('{example}')"
-            raise self._wrong(f"of {self.where} has {found}; there is nothing to tell apart")
+    def _one_alone(self, example: object) -> HandfulError:
+        found = f"only one class in the training rows ('{example}')"
+        return self._wrong(f"of {self.where} has {found}; there is nothing to tell apart")
 
     def _wrong(self, sentence: str) -> HandfulError:
         return HandfulError(f"the target '{self.name}' {sentence}")
