@@ -361,7 +361,7 @@ def make_rules(
     score = chooser.put("score", choice)
     if better != "auto":
         chooser.set("better", better, "found" if options.better == "auto" else "given")
-    rule = choose.until(options.until, n, held or 0, score, better, objective, data.pipeline, chooser)
+    rule = choose.until(options.until, n, held or 0, score, better, objective, data.pipeline, optimizer, chooser)
     planned = rule.limit(n, size)
     shape = choose.schedule_of(options, planned, optimizer, chooser)
     choose.check_rules(

@@ -22,7 +22,7 @@ from handful.models.plain import Linear
 from handful.optim import schedule
 from handful.optim.build import ADAMW_L2, set_base
 from handful.optim.build import build as build_optimizer
-from handful.optim.initial_lr import ADAPTIVE, fans_in
+from handful.optim.initial_lr import ADAPTIVE, USUAL_BATCH, fans_in, times_the_epochs
 from handful.optim.parts import averages_itself, compares_losses, needs_closure, parts_of
 from handful.optim.rates import set_decay
 from handful.plan.config import Config
@@ -287,21 +287,26 @@ def ema(options: Config, net: nn.Module, optimizer: Optimizer, *, rows: int | No
 
 def until(
     asked: str | float | stop.Rule | None, n: int, held: int, score: str, better: Better, objective: Objective,
-    pipeline: Pipeline, chooser: Chooser,
+    pipeline: Pipeline, optimizer: Optimizer, chooser: Chooser,
 ) -> stop.Rule:  # fmt: skip
     """The stop rule; by default a number of epochs that falls with the size of the data, and patience of a third. held:
-    rows held out. A single layer on few rows is trained for longer; of a number, few held-out rows cannot tell when it
-    is no longer learned (see `as_good`). Of a rule that gives a time, what came before that is said."""
+    rows held out. A single layer on few rows is trained for longer, and so is what a small rate or a large batch that
+    were asked for make slow; of a number, few held-out rows cannot tell when it is no longer learned (see `as_good`).
+    Of a rule that gives a time, what came before that is said."""
     if asked is None or asked == "auto":
         usual = round(float(np.clip(15 * (10_000 / n) ** 0.25, 10, 40)))
-        epochs = max(usual, LEAST_LEARNED // n) if len(fans_in(objective.model)) == 1 else usual
-        text = f"epochs({epochs})"
-        why = f"{LEAST_LEARNED:,} examples for a single layer" if epochs > usual else "fewer for more data, 10 to 40"
-        reason = f"{epochs} epochs of {n:,} rows: {why}"
+        lr, batch, updates = chooser.choices["lr"], chooser.choices["batch"], n * usual / USUAL_BATCH
+        few = n <= FEW_ROWS
+        of_rate, slower = times_the_epochs(objective.model, optimizer, lr, batch, updates) if few else (1.0, 1.0)
+        epochs = round(usual * slower)
+        why = "fewer for more data, 10 to 40" + f", times {slower:.2g} for the rate and the batch" * (slower > 1)
+        if len(fans_in(objective.model)) == 1 and LEAST_LEARNED // n > epochs:
+            epochs, why = LEAST_LEARNED // n, f"{LEAST_LEARNED:,} examples for a single layer"
+        text, reason = f"epochs({epochs})", f"{epochs} epochs of {n:,} rows: {why}"
         if pipeline.task == "regression" and n <= 10 * FEW_HELD and 0 < held <= FEW_HELD:
             reason += f"; {held} held-out rows are too few to tell that it should stop sooner"
         elif held:
-            patience = max(5, round(usual / 3 / look_every(n)))
+            patience = max(5, round(usual * slower / of_rate / 3 / look_every(n)))
             # An accuracy over few rows stands still while the loss still falls; an overfitting net's loss rises while
             # its accuracy still climbs. Only when neither moves is there nothing to wait for.
             watched: dict[str, Better] = {"valid_loss": "auto", score: better}
