@@ -1,6 +1,7 @@
 """The model of a run, built or the caller's own, with its loss and metrics; tried on two rows first."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from handful.data.series import spread_rows
 from handful.losses.left_out import FORMS, Summed, link_of
 from handful.losses.loss import Counted, LossFunction, as_loss, unknown
 from handful.losses.loss import model as of_model
-from handful.losses.outputs import losses_in, part_of, scores_in
+from handful.losses.outputs import CLASSES_FIRST, losses_in, part_of, scores_in
 from handful.models.base import Model
 from handful.models.wrapped import SHARED, compile_calls, is_compiled, unwrapped
 from handful.plan import dry_run, losses, row_by_row
@@ -214,6 +215,7 @@ def place_numbers(objective: Objective, data: Data, output: object, sample: Batc
 
 def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) -> Objective:
     rows = range(min(2, len(data.train)))
+    data.pipeline = of_any_id(data.pipeline)
     sample = objective.to_device(data.pipeline(data.train.take(rows)))
     asked = asked_loss(objective.model, sample, options, data)
     output = first_output(objective, asked, sample)
@@ -221,10 +223,11 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
         asked, output = "model", first_output(objective, "model", sample)
     in_training = asked == "model" and dry_run.in_training_alone(objective, output, sample, data.held_out is not None)
     if options.task is None or objective.several:
-        data.pipeline = data.pipeline.resolve_task(output)
+        data.pipeline = of_any_id(data.pipeline.resolve_task(output))
         objective.takes(data.pipeline, data.train.columns.values())
         chooser.set("task", data.pipeline.task, "found")
-    loss, choice, notes = losses.loss(asked, output, data, options.label_smoothing, options.class_weight)
+    places = dry_run.not_square(objective, output, sample.columns.get("y"), data)
+    loss, choice, notes = losses.loss(asked, *places, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)
     note_loss(objective, choice, asked != options.loss, output, sample, chooser)
     chooser.notes += [*notes, *dry_run.warn_of_probabilities(output, str(choice.value))]
@@ -234,11 +237,14 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     tried = data.pipeline(data.train.take(some))
     if own := callable(asked) or asked == "model":
         find_prediction(objective, loss, tried, data, chooser, nothing=dry_run.makes_more(objective.model, sample))
+    elif not data.pipeline.several:
+        data.pipeline = data.pipeline.predicted_by("")
     losses.link_outputs(objective, loss, tried, data, chooser)
     seen = part_of(output, objective.part)
     metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
     chooser.put("metrics", choice)
     objective.minimise(loss, metrics, data.pipeline.target_scale)
+    find_places(objective, tried, data)
     if data.pipeline.task in ("regression", "several"):
         place_numbers(objective, data, seen, sample, chooser)
     if objective.of_probabilities:
@@ -338,6 +344,23 @@ def find_prediction(
     if part != "":
         taken = "no part of what the model gives is" if part is None else f"'{part}' of what the model gives is"
         chooser.notes.append(f"{taken} taken for the prediction of '{data.train.target}'")
+
+
+def of_any_id(pipeline: Pipeline) -> Pipeline:
+    """With ids of places that are not held to those seen, while it is not known what predicts them."""
+    dense = pipeline.target and pipeline.target.dense and pipeline.task == "classification"
+    return pipeline.predicted_by(None) if dense else pipeline
+
+
+def find_places(objective: Objective, batch: Batch, data: Data) -> None:
+    """Find out on which side of the places of a row the scores of their classes stand, and how many these are."""
+    target = data.pipeline.target
+    if target is None or target.task != "classification" or not target.dense or target.part is None:
+        return
+    batch = objective.to_device(batch)
+    count, first = dry_run.quietly(objective.model, lambda: dry_run.classes_of_places(objective, batch, target))
+    objective.part += CLASSES_FIRST if first else ""
+    data.pipeline = replace(data.pipeline, target=replace(target, outputs=count, part=objective.part))
 
 
 def note_form(objective: Objective, batch: Batch, chooser: Chooser) -> None:

@@ -50,6 +50,7 @@ from handful.training.watch.folder import RunFolder
 from handful.training.watch.history import History, spike
 from handful.training.watch.weights import Weights, buffers_kept, left_as_it_was, load_weights
 from handful.transform.pipeline import Pipeline
+from handful.transform.rows import of_own_lengths
 from handful.transform.seen import Repeated, of_known_classes, unlike
 
 SPENT = "spent.json"
@@ -137,9 +138,11 @@ class Run:
         self._say(unlike(source, self.pipeline))
         return self._predicted(source, probabilities, beams)
 
-    def _predicted(self, data: object, probabilities: bool, beams: int = 1) -> NDArray[Any] | Tensor:
-        outputs = self.outputs(data, whole=False)
-        return self.pipeline.probabilities(outputs) if probabilities else self.pipeline.decode(outputs, beams)
+    def _predicted(self, source: Source, probabilities: bool, beams: int = 1) -> NDArray[Any] | Tensor:
+        outputs = self.outputs(source, whole=False)
+        if probabilities:
+            return self.pipeline.probabilities(outputs)
+        return of_own_lengths(self.pipeline.decode(outputs, beams), self.pipeline.target, source, range(len(source)))
 
     def _say(self, notes: Iterable[str]) -> None:
         for note in notes if self.rank == 0 else ():
@@ -187,7 +190,8 @@ class Run:
         names = self.pipeline.of_classes if probabilities else fields
 
         def function(rows: object) -> object:
-            values = self._predicted(rows, probabilities).tolist()
+            each = self._predicted(self.open(rows, need_target=False).source, probabilities).tolist()
+            values = [one.tolist() if hasattr(one, "tolist") else one for one in each]
             found = [dict(zip(names, row, strict=True)) for row in values] if names else values
             match rows, found:
                 case list(), _:

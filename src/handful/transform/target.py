@@ -32,7 +32,8 @@ class Target:
     numbers that a model gives per row (or place); classes: in the order of the ids; of_probabilities: the model's
     outputs are probabilities, not logits; words: how the classes, numbers or dates, are written; form: of numbers that
     stand for dates or times, as `written` takes it; part: of the model's output that predicts it ("" is all of it),
-    or None where no part does, as of embeddings; ignored: the number of rows (IGNORED in y) that the loss leaves out.
+    or None where no part does, as of embeddings; ignored: the number of rows (IGNORED in y) that the loss leaves out;
+    places: where rows differ in length, the input whose places each have a class.
     """
 
     column: str
@@ -45,6 +46,7 @@ class Target:
     form: str = ""
     part: str | None = ""
     ignored: int | None = None
+    places: str = ""
     task: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
@@ -132,10 +134,9 @@ class Target:
             return self
         for shape in (self.shape, self.shape[self.shape[:1] == (1,) :]):  # without the one channel of pictures in files
             if class_axis(tuple(output.shape), (len(output), *shape)) is not None:
-                return ClassIds(self.column, self.dtype, shape, classes, ignored=self.ignored)
+                return ClassIds(self.column, self.dtype, shape, classes, ignored=self.ignored, places=self.places)
         if output[:1].numel() == self.size and None not in self.shape:
-            kind = Multilabel if binary else Regression
-            return kind(self.column, self.dtype, self.shape, self.size)
+            return (Multilabel if binary else Regression)(self.column, self.dtype, self.shape, self.size)
         return self
 
     def _axis(self, outputs: Tensor) -> int:
@@ -256,14 +257,13 @@ class ClassIds(Classification):
     """Class ids already, [m, ...], as an own model takes them; IGNORED is a row or place that the loss leaves out."""
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
-        match value:
-            case Ragged(values, offsets):  # a class for each place
-                value = padded(values, offsets.diff(), IGNORED)
+        if isinstance(value, Ragged):  # a class for each place
+            value = padded(value.values, value.offsets.diff(), IGNORED)
         y = self._numbers(value, column, rows, where).to(torch.int64)
         y = y.squeeze(1) if y.ndim == len(self.shape) + 2 else y
         y = y.masked_fill(self._left_out(y), IGNORED)
         none_left_out = not self.dense and self.ignored is None
-        outside = ((y < 0) & ((y != IGNORED) | none_left_out)) | (y >= self.outputs)
+        outside = ((y < 0) & ((y != IGNORED) | none_left_out)) | ((y >= self.outputs) & (self.part is not None))
         if outside.any():
             self._unseen(int(y[outside][0]), int(rows[int(outside.nonzero()[0, 0])]), where)
         return y

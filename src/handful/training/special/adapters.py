@@ -356,7 +356,7 @@ def viewing(
     part, link: of the output, see `handful.losses.outputs`; several: the target where it is several, not alike."""
     if several is not None:
         return _beside(several)
-    sequences = not isinstance(output, Tensor)
+    parted = bool(part) or not isinstance(output, Tensor)
     output = part_of(output, part)
     target = batch.columns.get("y")
     if not isinstance(ctc.only_valid(output), Tensor) or not isinstance(target, Tensor):
@@ -367,7 +367,7 @@ def viewing(
     mean, std = (None, None) if scale is None else (s.to(target.device) for s in scale)
 
     def view(output: object, batch: Batch) -> Seen | None:
-        seen, target = ctc.only_valid(part_of(output, part)) if sequences else output, batch.columns["y"]
+        seen, target = ctc.only_valid(part_of(output, part)) if parted else output, batch.columns["y"]
         if not (isinstance(seen, Tensor) and isinstance(target, Tensor)):  # of a model that gives several in training
             return None
         seen, weight = seen.detach(), batch.columns.get("weight")
