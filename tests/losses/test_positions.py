@@ -171,7 +171,7 @@ class Convolved(nn.Module):
 
 
 def tagged(n=600):
-    """Rows of 2 to 9 ids, those of the first 512 shorter, and a class of 4 for each place, of which some do not count."""
+    """Rows of 2 to 9 ids, those of the first 512 shorter, and a class for each place, of which some do not count."""
     rng = np.random.default_rng(0)
     ids = [torch.tensor(rng.integers(1, 20, int(rng.integers(2, 6 if k < 512 else 10)))) for k in range(n)]
     ids[:2] = [ids[0][:2].repeat(2), ids[1][:2].repeat(2)]  # the first rows are as long as there are classes

@@ -138,11 +138,13 @@ class Run:
         self._say(unlike(source, self.pipeline))
         return self._predicted(source, probabilities, beams)
 
-    def _predicted(self, source: Source, probabilities: bool, beams: int = 1) -> NDArray[Any] | Tensor:
-        outputs = self.outputs(source, whole=False)
+    def _predicted(self, data: object, probabilities: bool, beams: int = 1) -> NDArray[Any] | Tensor:
+        if (target := self.pipeline.target) and target.places:
+            data = self.open(data, need_target=False).source
+        outputs = self.outputs(data, whole=False)
         if probabilities:
             return self.pipeline.probabilities(outputs)
-        return of_own_lengths(self.pipeline.decode(outputs, beams), self.pipeline.target, source, range(len(source)))
+        return of_own_lengths(self.pipeline.decode(outputs, beams), target, data)
 
     def _say(self, notes: Iterable[str]) -> None:
         for note in notes if self.rank == 0 else ():
@@ -190,8 +192,8 @@ class Run:
         names = self.pipeline.of_classes if probabilities else fields
 
         def function(rows: object) -> object:
-            each = self._predicted(self.open(rows, need_target=False).source, probabilities).tolist()
-            values = [one.tolist() if hasattr(one, "tolist") else one for one in each]
+            each = self._predicted(rows, probabilities).tolist()
+            values = [v.tolist() if hasattr(v, "tolist") else v for v in each]
             found = [dict(zip(names, row, strict=True)) for row in values] if names else values
             match rows, found:
                 case list(), _:

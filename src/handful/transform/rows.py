@@ -68,11 +68,12 @@ def by_place(source: Source, inputs: Sequence[str], own_loss: bool) -> str | Non
     return next(same, "" if own_loss else None)
 
 
-def of_own_lengths(values: Array, target: Target | None, source: Source, rows: Rows | range) -> Array:
+def of_own_lengths(values: Array, target: Target | None, source: object, rows: Rows | None = None) -> Array:
     """Predictions of a class for each place of rows that differ in length, [m, T]: m arrays, each as long as its row.
     Others as they are."""
-    if target is None or not target.places:
+    if target is None or not target.places or not isinstance(source, Source):
         return values
+    rows = np.arange(len(source)) if rows is None else rows
     found, out = source.take(rows, [target.places])[target.places], np.empty(len(values), dtype=object)
     lengths = found.offsets.diff().tolist() if isinstance(found, Ragged) else [values.shape[1]] * len(values)
     for i, length in enumerate(lengths):

@@ -103,10 +103,12 @@ def input_names(batch: Batch) -> list[str]:
 
 
 def _attended(model: nn.Module, ids: Tensor) -> Tensor:
-    """1 for each token id up to the last that is no padding, int64 [m, T]."""
-    own = getattr(getattr(model, "config", None), "pad_token_id", None)
+    """1 for each token id from the first to the last that is no padding, int64 [m, T]. A first token that is the
+    model's padding begins a text where texts begin so."""
+    own, begins = (getattr(getattr(model, "config", None), f"{name}_token_id", None) for name in ("pad", "bos"))
     padding = ids == 0 if own is None else (ids == 0) | (ids == own)
-    return (~padding).flip(1).cummax(1).values.flip(1).long()
+    attended = (~padding).flip(1).cummax(1).values.flip(1)
+    return attended.long() if own in (None, begins) else (attended & (ids != own).cummax(1).values).long()
 
 
 def _takes_ids(model: nn.Module) -> bool:
