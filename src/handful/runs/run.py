@@ -192,9 +192,8 @@ class Run:
         names = self.pipeline.of_classes if probabilities else fields
 
         def function(rows: object) -> object:
-            each = self._predicted(rows, probabilities).tolist()
-            values = [v.tolist() if hasattr(v, "tolist") else v for v in each]
-            found = [dict(zip(names, row, strict=True)) for row in values] if names else values
+            values = self._predicted(rows, probabilities).tolist()
+            found = [dict(zip(names, v)) if names else v.tolist() if hasattr(v, "tolist") else v for v in values]
             match rows, found:
                 case list(), _:
                     return found
