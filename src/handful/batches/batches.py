@@ -106,4 +106,6 @@ class Batches:
         starts = range(0, n, size)
         own = starts[rank::ranks] if dealt else starts[len(starts) * rank // ranks : len(starts) * (rank + 1) // ranks]
         spans = (np.arange(start, min(start + size, n)) for start in own)
+        if not self.prefetch:
+            return (self._read(0, rows, np.zeros_like(rows)) for rows in spans)
         return in_threads(lambda rows: self._read(0, rows, np.zeros_like(rows)), spans, self.prefetch, self.prefetch)

@@ -292,7 +292,7 @@ def _construct(
             made = make(given, **keywords)
     except (ValueError, TypeError, RuntimeError) as error:
         raise HandfulError(f"the optimizer {title} could not be made: {error}") from None
-    optimizer = as_optimizer(made)
+    optimizer = made if isinstance(made, Optimizer) else as_optimizer(made)
     if optimizer is None or not all("lr" in group for group in optimizer.param_groups):
         raise HandfulError(
             f"the optimizer {title} is a {type(made).__name__}, which is not a torch optimizer whose groups have a "

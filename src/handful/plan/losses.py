@@ -28,7 +28,7 @@ from handful.losses.loss import (
     token_cross_entropy,
 )
 from handful.losses.metric import Metric
-from handful.losses.outputs import tensors_in
+from handful.losses.outputs import CLASSES_FIRST, tensors_in
 from handful.losses.together import heads, together
 from handful.plan import dry_run
 from handful.plan.balance import ClassWeight, class_weights, count
@@ -139,12 +139,12 @@ def _check_kind(function: LossFunction, name: str, output: object, pipeline: Pip
             )
 
 
-def leave_out(loss: LossFunction, data: Data, name: str) -> None:
+def leave_out(loss: LossFunction, data: Data, target: Target, name: str) -> None:
     """Hold the target to what the loss leaves out; HandfulError where training rows stand for no class all the same."""
-    if data.pipeline.target is None or ignored_id(loss) is not None:
+    if ignored_id(loss) is not None:
         return
-    target, every = data.pipeline.target, np.arange(len(data.train), dtype=np.int64)
     if data.gaps:
+        every = np.arange(len(data.train), dtype=np.int64)
         values = data.train.read_column(target.column, every)
         row = original_rows(data.train, np.flatnonzero(np.asarray(values) == target.ignored)[:1])[0]
         raise HandfulError(
@@ -154,7 +154,26 @@ def leave_out(loss: LossFunction, data: Data, name: str) -> None:
     data.pipeline = replace(data.pipeline, target=replace(target, ignored=None))
 
 
-def link_outputs(objective: Objective, loss: LossFunction, batch: Batch, data: Data, chooser: Chooser) -> None:
+def of_any_id(pipeline: Pipeline) -> Pipeline:
+    """With ids of places that are not held to those seen, while it is not known what predicts them."""
+    dense = pipeline.target and pipeline.target.dense and pipeline.task == "classification"
+    return pipeline.predicted_by(None) if dense else pipeline
+
+
+def find_places(objective: Objective, tried: Callable[[], Batch], data: Data) -> None:
+    """Find out on which side of the places of a row the scores of their classes stand, and how many these are."""
+    target = data.pipeline.target
+    if target is None or target.task != "classification" or not target.dense or target.part is None:
+        return
+    batch = tried()
+    count, first = dry_run.quietly(objective.model, lambda: dry_run.classes_of_places(objective, batch, target))
+    objective.part += CLASSES_FIRST if first else ""
+    data.pipeline = replace(data.pipeline, target=replace(target, outputs=count, part=objective.part))
+
+
+def link_outputs(
+    objective: Objective, loss: LossFunction, tried: Callable[[], Batch], data: Data, chooser: Chooser
+) -> None:
     """Find out whether outputs are the numbers that the target holds, or their logarithms or logits, as the loss takes
     them."""
     target = data.pipeline.target
@@ -166,7 +185,7 @@ def link_outputs(objective: Objective, loss: LossFunction, batch: Batch, data: D
         case _ if target is not None and target.task == "regression" and target.part is not None:
             link = link_of(loss)
             if link is None:
-                batch = objective.to_device(batch)
+                batch = tried()
                 find = lambda: dry_run.link_by_slope(objective, batch, objective.part)  # noqa: E731
                 link = dry_run.quietly(objective.model, find) or ""
             data.pipeline, objective.link = data.pipeline.linked(link), link
@@ -271,6 +290,8 @@ def _dense_loss(output: Tensor, target: Target, axis: int | None) -> tuple[str, 
 
 
 def _weights(asked: ClassWeight, data: Data, scores: int) -> tuple[float, ...] | None:
+    if asked is None:
+        return None
     target = data.pipeline.target
     labels = (target.classes or range(target.outputs)) if target else ()
     counts, weight = data.counts, data.pipeline.weight
@@ -298,7 +319,8 @@ def metrics(asked: Metrics, pipeline: Pipeline, output: object, uneven: bool = F
     if pipeline.several:
         usual = pipeline.several.usual
         return as_metrics(usual, None, pipeline.metrics), Choice(usual, "found", "usual for each target")
-    if not isinstance(ctc.only_valid(output), Tensor) or (pipeline.target and pipeline.target.part is None):
+    output = output if isinstance(output, Tensor) else ctc.only_valid(output)
+    if not isinstance(output, Tensor) or (pipeline.target and pipeline.target.part is None):
         names = ""
     return as_metrics(names, pipeline.space), Choice(
         names, "found", f"usual for {pipeline.task}" if pipeline.task else "none without a target that is known"

@@ -15,7 +15,7 @@ from handful.data.gather import Array
 from handful.data.tables.cells.strings import composed
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, class_axis
-from handful.losses.outputs import LINKS, exact, part_of
+from handful.losses.outputs import LINKS, exact, part_of, tensors_in
 from handful.transform.steps.categories import code_table, strings
 from handful.transform.steps.numbers import index_of, padded
 from handful.transform.steps.step import stored
@@ -28,12 +28,12 @@ Label = str | int | float | bool
 class Target:
     """The fitted target: `encode` gives `y`, `decode` gives predictions in the user's own terms.
 
-    dtype: the user's (numpy's name, or "str"); shape: of one row of the user's target, None where it varies; outputs:
-    numbers that a model gives per row (or place); classes: in the order of the ids; of_probabilities: the model's
-    outputs are probabilities, not logits; words: how the classes, numbers or dates, are written; form: of numbers that
-    stand for dates or times, as `written` takes it; part: of the model's output that predicts it ("" is all of it),
-    or None where no part does, as of embeddings; ignored: the number of rows (IGNORED in y) that the loss leaves out;
-    places: where rows differ in length, the input whose places each have a class.
+    dtype: the user's (numpy's name, or "str"); shape: of one row of it, None where it varies; outputs: numbers that a
+    model gives per row (or place); classes: in the order of the ids; of_probabilities: the model's outputs are
+    probabilities, not logits; words: how the classes, numbers or dates, are written; form: of numbers that stand for
+    dates or times, as `written` takes it; part: of the model's output that predicts it ("" is all of it), or None where
+    no part does; ignored: the number of rows (IGNORED in y) that the loss leaves out; places: of rows that differ in
+    length, the input whose places each have a class.
     """
 
     column: str
@@ -130,12 +130,13 @@ class Target:
         return self
 
     def _resolved(self, output: object, binary: bool, classes: int) -> "Target":
-        if not isinstance(output, Tensor) or not self.dense or np.dtype(self.dtype).kind not in "iub":
+        if not self.dense or np.dtype(self.dtype).kind not in "iub":
             return self
+        given = [o for o in tensors_in(output) if o.ndim and o.is_floating_point()]
         for shape in (self.shape, self.shape[self.shape[:1] == (1,) :]):  # without the one channel of pictures in files
-            if class_axis(tuple(output.shape), (len(output), *shape)) is not None:
+            if any(class_axis(tuple(o.shape), (len(o), *shape)) is not None for o in given):
                 return ClassIds(self.column, self.dtype, shape, classes, ignored=self.ignored, places=self.places)
-        if output[:1].numel() == self.size and None not in self.shape:
+        if None not in self.shape and any(o[:1].numel() == self.size for o in given):
             return (Multilabel if binary else Regression)(self.column, self.dtype, self.shape, self.size)
         return self
 
@@ -247,7 +248,7 @@ class Shares(Classification):
         return False
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
-        return self._numbers(value, column, rows, where)
+        return self._numbers(value, column, rows, where) * 1.0
 
     def _decode(self, outputs: Tensor) -> Array:
         return np.asarray(self.probabilities(outputs).numpy().astype(self.dtype))

@@ -37,6 +37,19 @@ def mode_coupling(model: nn.Module) -> str | None:
     return None
 
 
+# torch's layers of vectors: outside of training each treats rows one by one and keeps nothing from call to call
+_BY_ROW = {nn.Sequential, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU,
+           nn.ELU, nn.Tanh, nn.Sigmoid}  # fmt: skip
+
+
+def is_by_row(model: nn.Module) -> bool:
+    """Whether a model is such layers alone, as they come, so that nothing need be tried to know it."""
+    return all(
+        type(m) in _BY_ROW and not (m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m))
+        for m in model.modules()
+    )
+
+
 def still_layers(model: nn.Module) -> list[str]:
     """The layers of batch normalisation whose weights are all frozen: their running statistics stay, too."""
     batch_norm = nn.modules.batchnorm._BatchNorm
