@@ -323,8 +323,7 @@ class Regression(Target):
         return x * self.scale[1] + self.scale[0] if self.scale else x
 
     def numbers(self, outputs: Tensor) -> Array:
-        kind = self.dtype if np.dtype(self.dtype).kind == "f" else np.float64
-        return np.asarray(self.scores(outputs).numpy().astype(kind))
+        return np.asarray(self.scores(outputs).numpy().astype(self.dtype if "float" in self.dtype else np.float64))
 
 
 @dataclass(frozen=True, eq=False)
