@@ -160,15 +160,32 @@ def of_any_id(pipeline: Pipeline) -> Pipeline:
     return pipeline.predicted_by(None) if dense else pipeline
 
 
-def find_places(objective: Objective, tried: Callable[[], Batch], data: Data) -> None:
-    """Find out on which side of the places of a row the scores of their classes stand, and how many these are."""
+def find_places(objective: Objective, loss: LossFunction, tried: Callable[[], Batch], data: Data, *, own: bool) -> None:
+    """Find out on which side of the places of a row the scores of their classes stand, and how many these are. own:
+    the loss is the caller's own, and the part that predicts is known."""
+    data.pipeline = data.pipeline if own or data.pipeline.several else data.pipeline.predicted_by("")
     target = data.pipeline.target
     if target is None or target.task != "classification" or not target.dense or target.part is None:
         return
+    objective.minimise(loss, [])
     batch = tried()
     count, first = dry_run.quietly(objective.model, lambda: dry_run.classes_of_places(objective, batch, target))
     objective.part += CLASSES_FIRST if first else ""
     data.pipeline = replace(data.pipeline, target=replace(target, outputs=count, part=objective.part))
+
+
+def place_numbers(objective: Objective, data: Data, output: object, sample: Batch, chooser: Chooser) -> None:
+    """Give the scores of a regression a number near its targets, and note where a model of the caller's own starts far
+    from them."""
+    if data.train.target is None:
+        return
+    first = data.train.take(range(min(256, len(data.train))), [data.train.target])
+    objective.centre(first.tensor(data.train.target))
+    pairs: list[tuple[object, object]] = [(output, sample.columns.get("y"))]
+    if objective.several:
+        pairs = [*objective.several.numbers_of(output, sample.columns["y"])]  # type: ignore[arg-type]
+    far = [dry_run.warn_of_distance(*pair) for pair in pairs if data.own_model]
+    chooser.notes += [note for note in far if note]
 
 
 def link_outputs(

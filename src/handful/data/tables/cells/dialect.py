@@ -127,12 +127,10 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     >>> find(b"5.1,3.5,setosa\\n4.9,3.0,setosa\\n", ".csv").names
     ('column_0', 'column_1', 'column_2')
     """
-    text, cut = _looked_at(head)
     separators = ("\t",) if ending.startswith(".tsv") else _SEPARATORS
+    text, cut, bare = _looked_at(head, separators)
     if not ending.startswith(".tsv") and (counted := _counted(_records(text, ",", cut))):
         return counted
-    if bare := are_letters(head.decode("utf-8-sig", errors="replace"), separators, len(head) > SAMPLE):
-        text = text.replace('"', "'")
     text, comment = _without_comments(text, cut, separators) if "\n#" in f"\n{text}" else (text, None)
     padded = next((s for s in separators if s != "\t" and _is_padded(text, s, cut)), "")
     text = unpadded(text, padded) if padded else text
@@ -169,10 +167,13 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     return found
 
 
-def _looked_at(head: bytes) -> tuple[str, bool]:
-    """The text that is looked at, and whether there is more."""
+def _looked_at(head: bytes, separators: Sequence[str]) -> tuple[str, bool, bool]:
+    """The text that is looked at, whether there is more, and whether quotes, which it has none of then, are letters."""
     size = _USUAL if head.count(b"\n", 0, _USUAL) > 3 else SAMPLE
-    return head[:size].decode("utf-8-sig", errors="replace"), len(head) > size
+    whole = head.decode("utf-8-sig", errors="replace")
+    bare = are_letters(whole, separators, len(head) > SAMPLE)
+    text = head[:size].decode("utf-8-sig", errors="replace")
+    return text.replace('"', "'") if bare else text, len(head) > size, bare
 
 
 def _without_comments(text: str, cut: bool, separators: Sequence[str]) -> tuple[str, str | None]:
@@ -285,7 +286,7 @@ def is_table(head: bytes) -> bool:
     """Whether a text that begins so is a table: three records or more of as many values each, some columns numbers; or
     one of many, of which no third is in sight."""
     dialect = find(head, ".csv")
-    text, cut = _looked_at(head)
+    text, cut, _ = _looked_at(head, [dialect.separator])
     if dialect.comments:
         text = re.sub(r"(?m)^#.*\n?", "", text)
     text = text.split("\n", dialect.skip)[-1]
