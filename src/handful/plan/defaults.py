@@ -378,7 +378,8 @@ def intervals(
     else:
         every = max(1, round(float(asked) * n))
         choice = Choice(every / n, "given", "epochs")
-    return every, max(size, n // 50, (planned or 0) // MOMENTS, min(APART * size, (planned or 0) // FEWER)), choice
+    apart = max(size, n // 50, (planned or 0) // MOMENTS, min(APART * size, (planned or 0) // FEWER))
+    return every, apart if apart < every else -(-apart // every) * every, choice  # none shortly after another
 
 
 def check_rules(

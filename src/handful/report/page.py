@@ -169,13 +169,13 @@ def _with_unit(name: str, unit: str) -> str:
 
 
 def _smoothed(y: Floats) -> Floats | None:
-    """The mean over a tenth of the points, as many before each as behind it, so that it does not lag (at the ends over
-    fewer); None for few points, and where some are not finite."""
+    """The median of a tenth of the points, as many before each as behind it (at the ends of fewer), so that it lags
+    behind no fall, however steep; None for few points, and where some are not finite."""
     n = len(y)
     if n < SMOOTHED or not np.isfinite(y).all():
         return None
     around = [min(k, n - 1 - k, n // 20) for k in range(n)]
-    return np.array([y[k - r : k + r + 1].mean() for k, r in enumerate(around)])
+    return np.array([np.median(y[k - r : k + r + 1]) for k, r in enumerate(around)])
 
 
 def best(metric: str, y: Floats) -> int | None:
