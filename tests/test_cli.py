@@ -301,7 +301,8 @@ def test_export_weights_and_a_program(command, trained, raw, tmp_path):
     ("wrong", "right"),
     [("--epochs", "--until 'epochs(N)'"), ("--batch-size", "--batch N"), ("--learning_rate", "--lr X"),
      ("--num-train-epochs", "--until 'epochs(N)'"), ("--output-dir", "--out FOLDER"),
-     ("--dropout", "--model 'mlp(dropout=0.1)'"), ("--warmup-ratio", "--schedule 'cosine(warmup=0.05)'")],
+     ("--dropout", "an option of the model: 'mlp(dropout=0.1)'"),
+     ("--warmup-ratio", "--schedule 'cosine(warmup=0.05)'")],
 )  # fmt: skip
 def test_the_flag_of_another_tool_is_answered_with_the_right_one(command, wrong, right):
     status, out, err = command("train", "digits", wrong, "3")
