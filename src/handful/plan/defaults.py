@@ -109,7 +109,7 @@ def batch_size(asked: object, n: int) -> Choice | None:
     size = whole("batch", int(asked) if isinstance(asked, str) else asked, least=1)
     if size > n:
         raise HandfulError(
-            f"a batch of {size:,} is larger than the training data ({n:,} rows); use batch='full' or at most {n:,}"
+            f"a batch of {size:,} is larger than the training data ({n:,} rows); use 'full', or at most {n:,}"
         )
     return Choice(size, "given", "stochastic gradient descent: one row per step" if size == 1 else "")
 
