@@ -19,6 +19,7 @@ import torch
 
 import handful
 from handful.base.errors import HandfulError
+from handful.base.files import free_folder
 from handful.cli.watch import server_of
 from handful.sklearn import MiniBatchClassifier
 from handful.training.watch.folder import RunFolder
@@ -308,6 +309,12 @@ def test_the_flag_of_another_tool_is_answered_with_the_right_one(command, wrong,
     status, out, err = command("train", "digits", wrong, "3")
     assert (status, out) == (2, "")
     assert err == f"handful: there is no {wrong}; here it is {right}\n"
+
+
+def test_a_run_of_a_pattern_has_a_plain_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert free_folder("data/train-*.parquet") == Path("runs/train-1")
+    assert free_folder("*.csv") == Path("runs/run-1")
 
 
 def test_so_it_is_in_a_file_of_options_and_in_python(command, tmp_path):

@@ -263,12 +263,12 @@ def runs_page(runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores, st
     runs: the plan, the history, the final scores and the unit of the target of each, by its name.
     """
     plans = [_by_name(plan) for plan, *_ in runs.values()]
-    names = list(dict.fromkeys(name for plan in plans for name in plan))
+    names = list(dict.fromkeys(name for plan in plans for name in plan if name != "step_times"))  # those always differ
     values = {name: [say_value_of(plan[name].value) if name in plan else "" for plan in plans] for name in names}
     differing = [[name.replace("_", " "), *row] for name, row in values.items() if len(set(row)) > 1]
     scores = [{"run": run, **_in_words(history, found, unit)} for run, (_, history, found, unit) in runs.items()]
     sections = [
-        Section("Scores", [table_html(Grid.of(scores))]),
+        Section("Scores", [table_html(Grid.of(scores)), "They are of held-out rows, unless 'training' stands before."]),
         Section("The runs", curves_of({run: (history, unit) for run, (_, history, _, unit) in runs.items()})),
         Section("Choices that differ", [table_html(Grid(["choice", *runs], differing))] if differing else ["None."]),
     ]
