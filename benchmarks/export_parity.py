@@ -30,7 +30,9 @@ def table():
         {
             "age": rng.integers(18, 90, ROWS).astype(float),
             "income": np.exp(rng.normal(10, 2, ROWS)),
-            "when": (np.datetime64("2019-01-01", "h") + rng.integers(0, 30_000, ROWS)).astype("datetime64[s]"),
+            "when": (np.datetime64("2019-01-01", "h") + rng.integers(0, 30_000, ROWS).astype("timedelta64[h]")).astype(
+                "datetime64[s]"
+            ),
             "town": pd.Series(rng.choice(["Ulm", "Bonn", "Kiel", "Jena"], ROWS), dtype=object),
             "job": pd.Series(rng.choice([f"job {k}" for k in range(40)], ROWS), dtype=object),
         }

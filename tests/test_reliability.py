@@ -189,11 +189,12 @@ def handful_command(*arguments, **given):
 
 
 def wait_for(path, process):
-    for _ in range(600):
+    for _ in range(2400):
         if path.exists():
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
+    process.kill()
     raise AssertionError(f"{path} did not appear")
 
 

@@ -83,7 +83,9 @@ def fit(
     True
     """
     with stopwatch(), joined_as(options) as ranks:
-        given_by, asked = ranks.gather(str(out or "")), options.get("resume") or restarted()
+        given_by, asked = [str(out or "")], options.get("resume") or restarted()
+        if ranks.size > 1:
+            given_by = ranks.gather(given_by[0])
         if any(given_by) and not given_by[0]:
             raise HandfulError("rank 0 writes the run folder: give out= there, too, or on every rank")
         out = given_by[0] or None

@@ -177,6 +177,7 @@ def test_a_cursor_of_a_data_base_and_any_stream_of_arrow():
         "a": [1.5, 2.5, -3.0],
         "label": [0, 1, 0],
     }
+    data_base.close()
 
     class Capsule:
         def __arrow_c_stream__(self, requested_schema=None):

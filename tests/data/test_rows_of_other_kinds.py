@@ -130,6 +130,7 @@ def test_rows_of_data_bases_and_models_of_pydantic():
     base.executemany("insert into t values (?, ?)", zip(X.tolist(), Y.tolist()))
     for rows in (base.execute("select * from t").fetchall(), [Model(a=a, y=y) for a, y in zip(X.tolist(), Y.tolist())]):
         assert handful.open(rows, target="y").take(range(N)).tensor("a").tolist() == X.tolist()
+    base.close()
 
 
 class Numbered:

@@ -432,7 +432,7 @@ WORDS = ["not done", "haemolysed, repeat", "<0.1"]
 @pytest.mark.parametrize("kind", ["amounts", "ages", "dates"])
 def test_free_text_beside_amounts_is_missing_there_and_later(kind):
     numbers = [k / 8 for k in range(90)] if kind == "amounts" else [20 + k for k in range(90)]
-    days = [str(np.datetime64("2020-01-01") + k) for k in range(90)]
+    days = [str(np.datetime64("2020-01-01") + np.timedelta64(k, "D")) for k in range(90)]
     text = WORDS if kind != "ages" else WORDS[:1]
     cells = [text[k % len(text)] if k % 3 == 0 else days[k] if kind == "dates" else str(numbers[k]) for k in range(90)]
     data = {"d": cells, "z": [0, 1] * 45}

@@ -1,5 +1,7 @@
 """A class for each pixel or token, with models of one's own."""
 
+from collections import OrderedDict, namedtuple
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,43 @@ def test_pixels_that_are_ignored_count_neither_in_the_loss_nor_in_the_accuracy(t
     assert scores["accuracy"] == pytest.approx((output.argmax(1).numpy()[kept] == masks[kept]).mean())
     assert scores["loss"] == pytest.approx(loss(output, torch.from_numpy(masks)).item(), rel=1e-5)
     assert run.evaluation_report((PICTURES, masks)).exists()
+
+
+class Heads(nn.Module):
+    """Two scores of every pixel, as a segmentation network with an auxiliary head gives them."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.main, self.aside, self.form = pixels(3), pixels(3), form
+
+    def forward(self, x):
+        return self.form(self.main(x), self.aside(x))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8])
+@pytest.mark.parametrize(
+    ("form", "parts"),
+    [
+        (lambda out, aux: OrderedDict(out=out, aux=aux), lambda o: (o["out"], o["aux"])),
+        (namedtuple("Scores", "out aux"), lambda o: (o.out, o.aux)),
+        (lambda out, aux: (out, aux), lambda o: o),
+    ],
+)
+def test_scores_in_several_parts_classify_pixels_for_a_loss_of_ones_own(form, parts, dtype):
+    masks = MASKS.copy()
+    masks[:, :3] = 255
+    kept = masks != 255
+
+    def loss(output, target):
+        out, aux = (F.cross_entropy(part, target.long(), ignore_index=255) for part in parts(output))
+        return out + 0.4 * aux
+
+    run = handful.fit(Heads(form), (PICTURES, masks.astype(dtype)), loss=loss, **GIVEN)
+    with torch.no_grad():
+        predicted = run.model.main(torch.from_numpy(PICTURES)).argmax(1).numpy()
+    assert np.array_equal(run.predict(PICTURES), predicted.astype(dtype))
+    assert run.predict(PICTURES).dtype == dtype
+    assert run.evaluate((PICTURES, masks.astype(dtype)))["accuracy"] == pytest.approx((predicted == masks)[kept].mean())
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32"])

@@ -267,6 +267,39 @@ def test_decay_leaves_out_biases_and_norms() -> None:
     assert (given.lr.status, given.l2.status, given.lr.value) == ("given", "given", 1.0)
 
 
+@pytest.mark.parametrize(
+    ("spec", "like", "times"),
+    [
+        ("sgd(momentum=0.9)", "momentum", 1.0),
+        ("sgd(momentum=0.99)", "momentum", 0.1),
+        ("momentum(momentum=0.99)", "momentum", 0.1),
+        ("sgd(momentum=0.9, nesterov=True)", "nesterov", 1.0),
+        ("sgd(momentum=0.9, dampening=0.9)", "sgd", 1.0),
+        ("sgd(momentum=0)", "sgd", 1.0),
+        ("rmsprop(momentum=0.9)", "rmsprop", 0.1),
+        (torch.optim.SGD, "sgd", 1.0),
+        (functools.partial(torch.optim.SGD, momentum=0.9), "momentum", 1.0),
+        (torch.optim.AdamW, "adamw", 1.0),
+        (torch.optim.Adagrad, "adagrad", 1.0),
+        ("adagrad", "adam", 10.0),
+        ("muon(momentum=0.5)", "muon", 1.0),
+    ],
+)
+def test_an_open_rate_is_that_of_what_the_optimizer_does(spec: Any, like: str, times: float) -> None:
+    """By name, by class, by options: momentum m adds 1 / (1 - m) steps up; torch's rate of SGD is 0.001."""
+    built, other = opt.build(spec, net()), opt.build(like, net())
+    assert built.lr.value == pytest.approx(times * other.lr.value)
+    assert built.lr.status == "default"
+    assert built.optimizer.param_groups[0]["lr"] == built.lr.value
+
+
+def test_a_rate_that_a_callable_sets_is_its_own() -> None:
+    for spec in (functools.partial(torch.optim.SGD, lr=0.3), lambda parameters: torch.optim.SGD(parameters, lr=0.3)):
+        assert (opt.build(spec, net()).lr.value, opt.build(spec, net()).lr.status) == (0.3, "found")
+    with pytest.raises(HandfulError, match="momentum of sgd must be a number of at least 0, not 'much'"):
+        opt.build("sgd(momentum='much')", net())
+
+
 def test_muon_takes_hidden_matrices_and_adamw_the_rest() -> None:
     model = net()
     built = opt.build("muon", model, betas=(0.8, 0.9), momentum=0.5)

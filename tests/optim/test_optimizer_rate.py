@@ -85,7 +85,7 @@ def test_only_adam_and_its_kin_follow_the_shapes():
         for name in optimizer.names
         if optimizer.build(name, model).lr.value != optimizer.build(name, mlp(256)).lr.value
     }
-    assert shaped == {"adam", "adamw", "nadam", "radam", "rmsprop", "adamax", "muon"}
+    assert shaped == {"adam", "adamw", "nadam", "radam", "rmsprop", "adamax", "adagrad", "muon"}
     assert all(optimizer.build(name, model).lr.reason for name in optimizer.names)
 
 

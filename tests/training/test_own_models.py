@@ -555,7 +555,7 @@ def test_counts_and_shares_of_ready_made_models(tmp_path):
             handful.fit("linear", rows | {"bad": bad}, target="bad", loss=loss, **how)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_scripted_model_trains_as_the_plain_one() -> None:
     x = np.random.default_rng(0).standard_normal((80, 4)).astype(np.float32)
     data, options = (x, (x[:, 0] > 0).astype(int)), {"batch": 16, "lr": 0.01, "until": "epochs(2)", "quiet": True}
@@ -981,3 +981,21 @@ def test_the_target_is_the_argument_of_its_columns_name() -> None:
     np.testing.assert_allclose(run.predict(data), twin(X)["made"].detach(), rtol=1e-6)
     with pytest.raises(HandfulError, match=r"has no argument for .after.\. What it takes by name"):
         handful.fit(model, {"past_values": X, "after": Z}, target="after", loss="model", **USUAL)
+
+
+class OfVersion(nn.Linear):
+    """As torchvision's MNASNet: weights without the version of the module are refused."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, metadata, *rest):
+        if metadata.get("version") != 2:
+            raise ValueError(f"version 2 is read, not {metadata.get('version')}")
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def test_weights_are_put_back_with_the_versions_of_their_modules(tmp_path):
+    handful.fit(OfVersion(5, 2), (X, Y), out=tmp_path / "run", until="epochs(2)", **USUAL | {"valid": 0.2, "ema": 0.9})
+    run = handful.resume(tmp_path / "run", model=OfVersion(5, 2), train=(X, Y), until="epochs(3)")
+    again = handful.load(tmp_path / "run", model=OfVersion(5, 2))
+    assert again.predict(X).tolist() == run.predict(X).tolist()

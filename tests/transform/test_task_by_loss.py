@@ -131,3 +131,24 @@ def test_masks_of_0_and_255_are_pointed_out():
     run = handful.fit(nn.Conv2d(1, 1, 1), (x, np.uint8(1) * (x[:, 0] > 0)), until="steps(2)", quiet=True)
     assert run.plan.choices["loss"].value == "binary_cross_entropy"
     assert not any("255" in note for note in run.plan.notes)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda o, t: F.cross_entropy(o, t),
+        lambda o, t: -(t * o.log_softmax(1)).sum(1),
+        lambda o, t: F.kl_div(o.log_softmax(1), t, reduction="batchmean"),
+    ],
+)
+def test_shares_of_classes_for_a_loss_of_ones_own_are_scored_as_such(loss, whole):
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    y = (2 * x).softmax(1)
+    y = F.one_hot(y.argmax(1), 3) if whole else y
+    model = torch.nn.Linear(3, 3)
+    run = handful.fit(model, (x, y), loss=loss, batch=10, lr=0.1, until="epochs(5)", quiet=True)
+    with torch.no_grad():
+        shares = model(x).softmax(1)
+    np.testing.assert_allclose(run.predict(x), shares.numpy(), rtol=1e-6)
+    assert run.evaluate((x, y))["accuracy"] == pytest.approx((shares.argmax(1) == y.argmax(1)).double().mean().item())

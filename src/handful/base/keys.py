@@ -103,7 +103,7 @@ def drawing(*address: int | str) -> Iterator[None]:
     True
     """
     with IN_TURN, nullcontext() if _Aside.kept else left_alone():
-        of_numpy, restore = get_bit_generator(), _states_but_numpy()
+        of_numpy, restore = get_bit_generator(), random_states(numpy=False)
         ours = _Aside.spare.pop() if _Aside.spare else np.random.MT19937()
         set_bit_generator(ours)
         seed_all(key(*address, bits=32))
@@ -122,21 +122,14 @@ def seed_all(seed: int, of_torch: Callable[[int], object] = torch.default_genera
     of_torch(seed)
 
 
-def random_states() -> Callable[[], None]:
-    """Keep the random states of Python, NumPy and torch; call the result to put them back."""
-    of_numpy, others = np.random.get_state(), _states_but_numpy()
-
-    def restore() -> None:
-        np.random.set_state(of_numpy)
-        others()
-
-    return restore
-
-
-def _states_but_numpy() -> Callable[[], None]:
+def random_states(*, numpy: bool = True) -> Callable[[], None]:
+    """Keep the random states of Python, torch and, unless it is left out, NumPy; call the result to put them back."""
+    of_numpy = np.random.get_state() if numpy else None
     of_python, on_cpu, (on_device, put_back) = random.getstate(), torch.random.get_rng_state(), _of_device()
 
     def restore() -> None:
+        if of_numpy is not None:
+            np.random.set_state(of_numpy)
         random.setstate(of_python)
         torch.random.set_rng_state(on_cpu)
         put_back(on_device)

@@ -29,7 +29,7 @@ class Stopwatch:
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
-    open: list[str] = field(default_factory=lambda: ["everything else"])
+    open: list[str] = field(default_factory=["everything else"].copy)
     since: float = field(default_factory=lambda: time.perf_counter())
     wait: Callable[[], object] | None = None
 

@@ -36,12 +36,10 @@ class Batches:
         """prefetch: batches read ahead by threads; 0 reads in the caller; None: 0 for data in memory, else 4."""
         check_reading(source, order)
         self.source, self.order, self.transforms = source, order, tuple(transforms)
+        prefetch = 0 if source.serial else prefetch
         self.prefetch = (0 if source.in_memory else 4) if prefetch is None else whole("prefetch", prefetch, least=0)
         self.seed = getattr(order, "seed", 0)
-        if source.serial:
-            self.prefetch = 0
-        if order.window is not None:  # before any wait for it
-            # windows are up to twice as large as asked, so that they fit an epoch
+        if order.window is not None:  # before any wait for it; it is up to twice as large as asked, to fit an epoch
             source.check_window(min(len(order), 2 * order.window))
 
     def at(self, position: int, size: int, share: tuple[int, int] = (0, 1)) -> Batch:
@@ -106,4 +104,6 @@ class Batches:
         starts = range(0, n, size)
         own = starts[rank::ranks] if dealt else starts[len(starts) * rank // ranks : len(starts) * (rank + 1) // ranks]
         spans = (np.arange(start, min(start + size, n)) for start in own)
+        if not self.prefetch:
+            return (self._read(0, rows, np.zeros_like(rows)) for rows in spans)
         return in_threads(lambda rows: self._read(0, rows, np.zeros_like(rows)), spans, self.prefetch, self.prefetch)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.data.base import Column, Kind, Rows, Source, Value
-from handful.data.gather import SMALLEST, Array, Block, gather, gather_ragged, plain
+from handful.data.gather import SMALLEST, Array, Block, gather, gather_ragged
 from handful.data.options import Options
 
 # From this many columns of one dtype on, they are stored side by side and gathered together.
@@ -53,8 +53,8 @@ class Dense(Stored):
         # saved is 1% of a mini-batch of 256 rows of 3 KB
         self.array: Array | None = data if type(data) is np.ndarray else None  # not mapped, nor for torch alone
         self._most, self._take = 0, cast(Array, data).take
-        if self.array is not None and plain(self.array):
-            self._most = SMALLEST // self.array.strides[0]
+        if (own := self.array) is not None and own.flags.c_contiguous and own.flags.aligned and own.strides[0] > 0:
+            self._most = SMALLEST // own.strides[0]  # `take` makes no copy of all of it first, and rows have bytes
 
     def read(self, rows: Rows) -> Tensor:
         if len(rows) < self._most:

@@ -147,7 +147,7 @@ def rows_in(batch: object) -> list[object]:
     [{'x': tensor([1]), 'name': 'a'}, {'x': tensor([2]), 'name': 'b'}]
     """
     parts = as_dict(batch)
-    sizes = {len(part) if hasattr(part, "__len__") else -1 for part in parts.values()}
+    sizes = {len(part) if hasattr(part, "__len__") and getattr(part, "ndim", True) else -1 for part in parts.values()}
     if len(sizes) > 1 or -1 in sizes:
         raise HandfulError(
             f"a batch of the DataLoader has parts of unlike sizes ({', '.join(parts)}): pass its dataset"

@@ -52,11 +52,6 @@ def bytes_of(data: Array) -> NDArray[np.uint8]:
     return data.reshape(len(data), -1).view(np.uint8)
 
 
-def plain(data: Array) -> bool:
-    """Whether `take` reads it without making a copy of all of it first, and rows have bytes."""
-    return data.flags.c_contiguous and data.flags.aligned and data.strides[0] > 0
-
-
 def gather_ragged(values: Block, offsets: NDArray[np.int64], rows: Rows) -> Ragged:
     """Rows of different lengths, packed: values [total, ...] and offsets int64 [m + 1].
 

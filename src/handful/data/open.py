@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -46,6 +47,7 @@ from handful.data.tables.arrow import chosen, open_table, to_table
 from handful.data.tables.files import TABLES, ending, is_remote
 from handful.data.tables.parts import open_parts, open_table_file
 from handful.data.tables.readers import (
+    LIBSVM_ENDINGS,
     READERS,
     is_idx,
     is_libsvm,
@@ -126,7 +128,8 @@ def _open_as(where: object, target: str | Sequence[str] | None, o: Options) -> S
     if not given or not all(isinstance(name, str | None) for name in given):
         as_text = f"; columns that are numbered are named by text, '{target}'" if isinstance(target, int) else ""
         raise HandfulError(f"target must be the name of a column, or a list of names, not {target!r}{as_text}")
-    if names_of(target) and not (isinstance(where, Source) and isinstance(target, str) and target in where.columns):
+    several = (len(given) > 1 or "," in str(given[0])) and names_of(target)
+    if several and not (isinstance(where, Source) and isinstance(target, str) and target in where.columns):
         return _open_several(where, target, o)
     o = replace(o, target=given[0])
     if isinstance(where, Source) and o.collate is None:
@@ -202,16 +205,20 @@ def _open_object(where: object, o: Options) -> Source:
 
 
 def _open_loader(loader: "DataLoader[object]", o: Options) -> Source:
-    """What a DataLoader reads: its data set, put together by its collate function; where it draws rows by a sampler of
-    the caller's, or from a stream, the rows of all batches that it gives."""
-    if type(loader.sampler) in (RandomSampler, SequentialSampler) and type(loader.batch_sampler) is BatchSampler:
+    """What a DataLoader reads: its data set, put together by its collate function, or those of its rows that a sampler
+    of the caller's draws; from a stream, or by what are no row ids, the rows of all batches that it gives."""
+    usual = type(loader.sampler) in (RandomSampler, SequentialSampler) and type(loader.batch_sampler) is BatchSampler
+    streamed = isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None
+    drawn = [] if usual or streamed else [row for rows in loader.batch_sampler or () for row in rows]
+    if usual or (drawn and all(hasattr(row, "__index__") for row in drawn)):
         own = None if loader.collate_fn is default_collate else loader.collate_fn
         source = open_as(loader.dataset, o.target, replace(o, collate=own))
-        said = "the data set of the DataLoader is read; the size and the order of mini-batches are chosen here."
+        rows = "" if usual else f", {len(drawn):,} rows by one pass over its sampler"
+        said = f"the data set of the DataLoader is read{rows}; the size and the order of mini-batches are chosen here."
+        source = source if usual else source.subset(np.asarray(drawn))
     else:
-        match loader.dataset:
-            case IterableDataset() if loader.num_workers:  # of which each may give all rows: one pass is wanted
-                loader = DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn)
+        if streamed and loader.num_workers:  # of which each may give all rows: one pass is wanted
+            loader = DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn)
         source = _open_object([row for batch in loader for row in rows_in(batch)], o)
         given = f"{len(source):,} rows are what one pass over the DataLoader gives"
         said = f"{given}: its batches are taken apart in memory."
@@ -241,7 +248,9 @@ def _open_path(where: str, o: Options) -> Source:
     if where in NAMES and (not there or (path / "run.lock").exists()):  # a run of that name is no data
         return open_embedded(where, o)
     if there:
-        return _of_store(open_store(path), absolute) if is_store(path) else _open_local(path, absolute)
+        if path.is_dir():
+            return _of_store(open_store(path), absolute) if is_store(path) else open_folder(path, absolute)
+        return _open_local(path, absolute)
     if glob.has_magic(where):
         return _open_pattern(path, absolute)
     raise HandfulError(f"'{where}' is not a file, a folder or a data set that handful knows.{_near(path, NAMES)}")
@@ -260,17 +269,15 @@ _LOCAL: dict[str, Callable[[Path, Options], Source]] = {".zip": open_zip, ".txt"
 
 def _open_local(path: Path, o: Options) -> Source:
     kind = ending(path.name)
-    if path.is_dir():
-        return open_folder(path, o)
     if not path.is_file():
         raise HandfulError(f"{path} is not an ordinary file: copy its contents into one")
     if not os.access(path, os.R_OK):
         raise HandfulError(f"{path}: permission denied; change its permissions")
     if is_idx(path):
         return open_idx(str(path), o)
-    if is_libsvm(path):
+    if kind in LIBSVM_ENDINGS and is_libsvm(path):
         return open_libsvm(path, o)
-    if is_text_table(path, o):
+    if kind == ".txt" and is_text_table(path, o):
         return open_table_file(str(path), o)
     if kind in _LOCAL:
         return _LOCAL[kind](path, o)

@@ -2,6 +2,7 @@
 loss leaves out; losses of the caller's own as a sum and what it is divided by, so that it can be computed in parts."""
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -171,6 +172,18 @@ def ignored_id(loss: object, classes: Sequence[int] = (), places: int = 0) -> in
     return None
 
 
+class _Parts(dict[str, Tensor]):
+    """A model's output of several parts, whatever their names: each is the scores."""
+
+    def __init__(self, scores: Tensor):
+        self[""] = scores
+
+    def __missing__(self, name: str) -> Tensor:
+        return self[""]
+
+    __getattr__ = __missing__
+
+
 def _leaves_out(loss: LossFunction, ignored: int, classes: Sequence[int], places: int) -> bool:
     """Whether the scores of a row of this id have no part in the loss, and those of others have."""
     others = [one for one in classes if one != ignored]
@@ -179,16 +192,35 @@ def _leaves_out(loss: LossFunction, ignored: int, classes: Sequence[int], places
     count = others[-1] + 1 if places or others[-1] < 2 * len(others) else len(others)  # else they become ids
     ones, noise = [1] * places, torch.randn(3, count, generator=torch.Generator().manual_seed(0)).log_softmax(1)
     target = torch.tensor([0, ignored, count - 1]).reshape(3, *ones)
-    tried = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss
     for shape in dict.fromkeys([(3, count, *ones), (3, *ones, count)]):
-        scores = noise.reshape(shape).requires_grad_()
+        if (slope := _slope(loss, noise.reshape(shape), target)) is not None:
+            first, none, last = slope.abs().flatten(1).sum(1)
+            return bool(none == 0) and 0 < float(min(first, last)) < float("inf")
+    return False
+
+
+def takes_shares(loss: LossFunction, classes: int) -> bool:
+    """Whether a loss of the caller's own is least where the softmax of the outputs is the target [m, classes].
+
+    >>> takes_shares(lambda o, t: -(t * o.log_softmax(1)).sum(1), 3), takes_shares(lambda o, t: (o - t) ** 2, 3)
+    (True, False)
+    """
+    noise, more = torch.randn(2, 3, classes, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    there, beside = (_slope(loss, scores, noise.exp()) for scores in (noise, noise + more))
+    return there is not None and beside is not None and bool(there.abs().max() < 1e-3 * beside.abs().max())
+
+
+def _slope(loss: LossFunction, scores: Tensor, target: Tensor) -> Tensor | None:
+    """The slope of a loss of the caller's own at scores, which are the model's output or each of its parts; None where
+    it takes neither."""
+    tried = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss
+    scores = scores.clone().requires_grad_()
+    for output in (scores, _Parts(scores), (scores, scores)):
         try:
-            with torch.enable_grad():
-                found = tried(scores, target)
+            with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
+                found = tried(output, target)
                 total = found[0] if isinstance(found, tuple) else found
-                (slope,) = torch.autograd.grad(total.sum(), scores)
+                return torch.autograd.grad(total.sum(), scores)[0]
         except MISTAKES:
             continue
-        first, none, last = slope.abs().flatten(1).sum(1)
-        return bool(none == 0) and 0 < float(min(first, last)) < float("inf")
-    return False
+    return None

@@ -1,6 +1,7 @@
 """What the ready-made models share: a config that rebuilds them, and weights that come from a seed."""
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -139,6 +140,11 @@ def fixed(name: str, shape: Shape, dims: tuple[int, ...], of: str) -> tuple[int,
         sides = " x ".join("any" if s is None else str(s) for s in shape) or "a single number"
         raise HandfulError(f"model {name} needs rows of {of}; these have shape {sides}")
     return known
+
+
+def numbers_per_row(name: str, inputs: Inputs) -> int:
+    """The `features` of a model of whole rows."""
+    return inputs.n_numbers if inputs.kind == "table" else math.prod(fixed(name, inputs.shape, (), "one fixed shape"))
 
 
 def activation(name: str) -> nn.Module:

@@ -1,6 +1,5 @@
 """Linear and mlp: for rows of any fixed shape, and for tables."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from handful.base.errors import HandfulError, did_you_mean
 from handful.models import base
-from handful.models.base import Dropout, Inputs, Model, fixed
+from handful.models.base import Dropout, Inputs, Model, numbers_per_row
 
 
 class Features(nn.Module):
@@ -103,11 +102,6 @@ class Mlp(OfRows):
             width = size
         self.layers = nn.Sequential(*layers)
         self.out = nn.Linear(width, outputs)
-
-
-def numbers_per_row(name: str, inputs: Inputs) -> int:
-    """The `features` of a model of whole rows."""
-    return inputs.n_numbers if inputs.kind == "table" else math.prod(fixed(name, inputs.shape, (), "one fixed shape"))
 
 
 def _norm(name: str, size: int) -> list[nn.Module]:

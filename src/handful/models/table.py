@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.base.errors import HandfulError
-from handful.models.base import Dropout, Inputs, Model, sixteens
-from handful.models.plain import numbers_per_row
+from handful.models.base import Dropout, Inputs, Model, numbers_per_row, sixteens
 
 # With more numbers per row (pixels, spectra) each tells little by itself, and an encoding of each fits its noise.
 PERIODIC = 32

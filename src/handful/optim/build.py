@@ -67,7 +67,6 @@ class _Kind(NamedTuple):
     why: str
 
 
-# in order of increasing complexity
 _KINDS = {
     "sgd": _Kind(torch.optim.SGD, {}, 0.1, "half of what momentum 0.9 at 0.02 adds up to"),
     "momentum": _Kind(torch.optim.SGD, {"momentum": 0.9}, 0.02, "near 0.1 at a batch of 256 (He et al. 2016)"),
@@ -178,8 +177,8 @@ def _what_to_know(optimizer: Optimizer, model: nn.Module, *, decays: bool) -> li
     notes = []
     if decays:
         free = any(decoupled(part, group) for part in parts_of(optimizer) for group in part.param_groups)
-        how = "decoupled from the gradient" if free else "added to the gradient"
-        notes.append(f"The weight decay (l2) is {how} and leaves out biases and normalisation layers.")
+        how = "decoupled from" if free else "added to"
+        notes.append(f"The weight decay (l2) is {how} the gradient and leaves out biases and normalisation layers.")
     rates = {group["initial_lr"] for group in optimizer.param_groups}
     if len(rates) > 1:
         notes.append(f"The groups of the optimizer have learning rates from {min(rates):g} to {max(rates):g}.")
@@ -213,10 +212,14 @@ def _maker(
             maker = _Maker(name, make, _takes(name), options)
             decays = "weight_decay" in (maker.takes or ())
             decay = decay or own.get("weight_decay") or (_default_l2(name, model) if decays else None)
-            return maker, rate or own.get("lr") or _default_lr(name, model), decay
+            return maker, rate or own.get("lr") or _default_lr(name, options, model), decay
         case Optimizer():
             return _Maker(type(spec).__name__, lambda params: spec, ()), rate, decay
         case _ if callable(spec):
+            options = getattr(spec, "keywords", {})
+            for known, kind in _KINDS.items():
+                if rate is None and kind.make is getattr(spec, "func", spec) and "lr" not in options:
+                    rate = _default_lr(known, options, model)
             return _called(spec), rate, decay
     said = type(spec).__name__ if "\n" in repr(spec) else repr(spec)
     raise HandfulError(f"optimizer must be a name, a torch optimizer or a function that makes one, not {said}")
@@ -292,7 +295,7 @@ def _construct(
             made = make(given, **keywords)
     except (ValueError, TypeError, RuntimeError) as error:
         raise HandfulError(f"the optimizer {title} could not be made: {error}") from None
-    optimizer = as_optimizer(made)
+    optimizer = made if isinstance(made, Optimizer) else as_optimizer(made)
     if optimizer is None or not all("lr" in group for group in optimizer.param_groups):
         raise HandfulError(
             f"the optimizer {title} is a {type(made).__name__}, which is not a torch optimizer whose groups have a "
@@ -371,21 +374,27 @@ def _check_owned(parts: list[Optimizer], parameters: Parameters, notes: list[str
             )
         held |= mine
     missing = [name for key, name in owned.items() if key not in held]
-    if missing:
-        notes.append(f"{len(missing)} parameters are not in the optimizer and stay as they are: {some(missing, 4)}.")
+    stay = f"{len(missing)} parameters are not in the optimizer and stay as they are: {some(missing, 4)}."
+    notes += [stay] * bool(missing)
 
 
-def _default_lr(name: str, model: nn.Module) -> Choice:
-    """For Adam and its kin by the model's shapes; torch's nadam and adamax stand for twice Adam's rate."""
-    if name not in ADAPTIVE:
-        return Choice(_KINDS[name].lr, "found" if name == "lbfgs" else "default", _KINDS[name].why)
-    rate, why = rate_of_shapes(model)
-    return Choice(rate * _KINDS[name].lr / _KINDS["adam"].lr, "default", why)
+def _default_lr(name: str, options: Mapping[str, object], model: nn.Module) -> Choice:
+    """For Adam and its kin by the model's shapes: nadam and adamax at twice Adam's rate, adagrad at ten times, as torch
+    has them. A momentum m that is asked for adds 1 / (1 - m) steps up, less its dampening."""
+    make, usual, rate, why = _KINDS[name]
+    if name in ADAPTIVE:
+        by_shape, why = rate_of_shapes(model)
+        rate *= by_shape / _KINDS["adam"].lr
+    if options.keys() & {"momentum", "dampening"} and name != "muon":
+        given = {"momentum": 0.0, "dampening": 0.0, **usual, **options}
+        m, d = (number(given[of], f"{of} of {name}", least=0) for of in ("momentum", "dampening"))
+        adds_up = (1 - d) / (1 - m) if m < 1 and d < 1 else 1.0
+        rate = min(rate, 0.2 / adds_up) if make is torch.optim.SGD else rate / adds_up
+        why += f"; momentum adds {adds_up:.3g} steps up"
+    return Choice(rate, "found" if name == "lbfgs" else "default", why)
 
 
 def _default_l2(name: str, model: nn.Module) -> Choice:
-    if (
-        name == "adamw" and isinstance(model, Model) and model.adamw_l2 is not None
-    ):  # a ready-made model may know better
+    if name == "adamw" and isinstance(model, Model) and model.adamw_l2 is not None:  # it may know better
         return Choice(model.adamw_l2, "default", f"{type(model).__name__.lower()}'s own: {model.adamw_l2_reason}")
     return _L2.get(name, Choice(0.0, "default", "no decay unless it is asked for"))

@@ -52,6 +52,11 @@ class Schedule(Expression):
         """Schedules of parts of the model, by patterns on the names of parameters; none where it is one for all."""
         return {}
 
+    def bind(self, lr: float | None) -> None:
+        """Let torch's schedulers in it have the learning rate of the run; None where that is open."""
+        for schedule in self.inside:
+            schedule.bind(lr)
+
     @property
     def by_clock(self) -> bool:
         """Whether it may look at the seconds, so that no factor can be computed ahead."""

@@ -219,14 +219,6 @@ class by_name(Schedule):
         return str({pattern: str(part) for pattern, part in self.parts.items()})
 
 
-def bind(schedule: Schedule, lr: float | None) -> None:
-    """Let torch's schedulers in it have the learning rate of the run; None where that is open."""
-    if isinstance(schedule, from_torch):
-        schedule.bind(lr)
-    for part in schedule.inside:
-        bind(part, lr)
-
-
 def trial_optimizer(lr: float = 1.0) -> torch.optim.Optimizer:
     """Of one parameter, for a scheduler to move."""
     return torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=lr, momentum=_MOMENTUM)

@@ -15,7 +15,7 @@ FINE_TUNING = 5e-5
 # The rate at 32 inputs, of several layers and of one; the power by which it falls; what the networks had; the error.
 LEARNED, LEARNED_ONE, POWER = 0.0152, 0.0428, 1.11
 LEARNED_FROM, WITHIN = (8.0, 300.0), 2**2.45
-ADAPTIVE = frozenset({"adam", "adamw", "nadam", "radam", "rmsprop", "adamax", "muon"})
+ADAPTIVE = frozenset({"adam", "adamw", "nadam", "radam", "rmsprop", "adamax", "adagrad", "muon"})
 
 
 def rate_of_shapes(model: nn.Module) -> tuple[float, str]:

@@ -63,10 +63,8 @@ class _Wrapper(Optimizer):
 
 
 def as_optimizer(made: object) -> Optimizer | None:
-    """The optimizer that was made, one of another class as one of torch's; None for what is no optimizer."""
+    """An optimizer that is none of torch's class, as one of that; None for what is no optimizer."""
     match made:
-        case Optimizer():
-            return made
         case object(param_groups=list(), state=_, step=_):
             modes = {name: getattr(made, name) for name in ("train", "eval") if hasattr(made, name)}
             methods = {name: staticmethod(mode) for name, mode in modes.items()}

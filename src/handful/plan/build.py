@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
 from handful.base.keys import IN_TURN, drawing
+from handful.base.machine import give_back
 from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.models.wrapped import must_be_model, uncompiled
@@ -22,16 +23,15 @@ from handful.plan.balance import calmer, evenness
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
-from handful.plan.model import as_given, compile_if_asked, make_model, make_objective, show_rows, start_from
+from handful.plan.model import as_given, choose_form, make_model, make_objective, show_rows, start_from
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
 from handful.plan.probe.decision import Decision
-from handful.plan.probe.memory import in_parts
+from handful.plan.probe.memory import FEW_ROWS, in_parts
 from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
 from handful.plan.row_by_row import of_pairs, read_again, uneven
 from handful.report.live import Live
 from handful.training.objective import Objective
-from handful.training.process import static
 from handful.training.process.device import autocast, choose_device, needs_float64, using_threads
 from handful.training.process.exchange import same_start
 from handful.training.process.parallel import ALONE, Ranks
@@ -45,9 +45,6 @@ from handful.training.watch.observe import look
 from handful.training.watch.record import UNEVEN, every_tensor, moment, noted
 from handful.training.watch.restart import open_looks
 from handful.training.watch.weights import copy_weights, marks
-
-LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
-GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, if it can be captured"
 
 
 def assemble(
@@ -69,12 +66,15 @@ def assemble(
     asked = given
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
-    model = must_be_model(model)
-    options = choose.of_own_step(Config.of(given))
+    model, chooser = must_be_model(model), Chooser()
+    options = Config.of(given)
+    if options.training_step is not None:
+        options = choose.of_own_step(options)
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None and ranks.rank == 0:
         folder.claim(overwrite=options.overwrite)
-    model = as_given(model, chooser := Chooser())
+    if not isinstance(model, str):
+        model = as_given(model, chooser)
     try:
         with uncompiled(model):
             t = _assemble(model, train, options, chooser, folder, resuming, measure, ranks, callbacks)
@@ -97,7 +97,8 @@ def _assemble(
     data = drawing("data", options.seed)(open_data)(
         train, options, chooser, model, saved, alone=folder is None and ranks.size == 1
     )
-    read_again(data, callbacks, chooser)
+    if callbacks:
+        read_again(data, callbacks, chooser)
     device = ranks.place(chooser.put("device", choose_device(options.device, needs_float64(model, options.precision))))
     net = make_model(model, data, options, chooser, device, saved).to(device)
     objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
@@ -106,14 +107,17 @@ def _assemble(
         start_from(net, options.init, data.pipeline, chooser)
     batches, size = make_batches(data, options, chooser, device)
     options = choose.ridge(options, objective, data.pipeline, data.train, chooser)
-    choose.sharding(options, objective, ranks, chooser)
+    if options.sharding:
+        choose.sharding(options.sharding, objective, ranks, chooser)
     t = make_training(data, objective, batches, size, options, chooser, ranks, folder)
-    same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
-    chooser.notes += one_copy(ranks, data.source, [batches, t.valid])
+    give_back()
+    if ranks.size > 1:
+        same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
+        chooser.notes += one_copy(ranks, data.source, [batches, t.valid])
     if t.training_step is not None:
         names = tuple(options.optimizer) if isinstance(options.optimizer, Mapping) else ()
         measure, t.moved = False, moved_by_name(t, names)
-    elif chooser.choices["micro_batch"].status == "default" and (parts := in_parts(t)):
+    elif chooser.choices["micro_batch"].status == "default" and t.state.batch > FEW_ROWS and (parts := in_parts(t)):
         t.state.micro_batch = chooser.put("micro_batch", parts)
     found = Decision()
     if measure and resuming is None:
@@ -121,12 +125,9 @@ def _assemble(
     settle(t, options, found, chooser)
     if resuming is not None:
         return t
-    same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
+    if ranks.size > 1:
+        same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
     begin(t, found)
-    if folder:
-        tensors = every_tensor(t)  # of all ranks together, where the model is sharded
-        if ranks.rank == 0:
-            folder.start(t.plan, data.pipeline, net, t.state, tensors, found.beginning if found.trail else None)
     return t
 
 
@@ -210,22 +211,13 @@ def settle(t: Training, options: Config, found: Decision, chooser: Chooser) -> N
     apart = (state.micro_batch is not None and state.micro_batch < state.batch) or t.ranks.size > 1
     if apart and (why := t.uneven(state.micro_batch or n)):
         chooser.notes.append(f"{why}: {UNEVEN}")
-    compile_if_asked(t.objective.model, options, chooser)
-    choose_graph(t, options, chooser)
+    choose_form(t, options, chooser)
     t.plan = Plan(chooser.choices, tuple(chooser.notes))
 
 
-def choose_graph(t: Training, options: Config, chooser: Chooser) -> None:
-    """Whether steps are graphs, or why not, said where that is a question; on a GPU rows are logged farther apart."""
-    if t.objective.device.type != "cpu":  # to look makes it wait
-        t.log_every = max(t.log_every, min(LOOK * t.state.batch, (t.planned or t.examples) // 50))
-    if options.graph is False or t.objective.device.type in static.DEVICES:
-        why = "asked for" if options.graph is False else static.why_not(t)
-        chooser.set("graph", why is None, "found" if options.graph == "auto" else "given", why or GRAPH)
-
-
 def begin(t: Training, found: Decision) -> None:
-    """Note what the measuring cost; look at the held-out rows after the first steps, which were taken meanwhile."""
+    """Note what the measuring cost; look at the held-out rows after the first steps, which were taken meanwhile; write
+    down what the run begins with."""
     if found.steps or found.races:
         share = f" ({found.examples / t.planned:.1%} of the run)" if t.planned else ""
         words = f"the first {t.state.step:,} steps are those of the best trial; {found.steps:,} more on"
@@ -233,6 +225,11 @@ def begin(t: Training, found: Decision) -> None:
     if t.state.position and open_looks(t):
         with using_threads(t.plan.threads):
             t.state.history.append(look(t, moment(t)))
+    if t.folder:
+        tensors = every_tensor(t)  # of all ranks together, where the model is sharded
+        if t.ranks.rank == 0:
+            first = found.beginning if found.trail else None
+            t.folder.start(t.plan, t.pipeline, t.state.model, t.state, tensors, first)
 
 
 def as_planned(

@@ -21,6 +21,7 @@ from handful.batches.permutation import class_weights
 from handful.batches.prefetch import pinned
 from handful.data.base import Batch, Column, Ragged, Rows, Source
 from handful.data.open import open as open_source
+from handful.data.options import Names
 from handful.data.series import spread_rows
 from handful.data.split import HeldOut, held_out
 from handful.data.tables.cells.strings import composed
@@ -80,7 +81,7 @@ def open_data(
     """Open the data, hold out the validation rows, and fit the preprocessing on the training rows alone. alone: neither
     a folder to go on from nor another rank will ask whether the data are the same."""
     name = named(model)[0] if isinstance(model, str) else None
-    kept = learned(saved)
+    kept = learned(saved) if saved else None
     given = options.preprocess if isinstance(options.preprocess, Pipeline) else None  # of an earlier run
     known = kept if kept is not None and within(options.valid, kept) else None
     source, options, recipe = select_columns(train, options, chooser, name, given or known)
@@ -101,7 +102,7 @@ def open_data(
             pictures=options.recipe == "image",
             **called_with(model, options, len(rows)),
         )
-    pipeline = replace(pipeline, collate=source.collate, cut=recipes.Cut.of(source))
+    pipeline = replace(pipeline, collate=source.collate, cut=recipes.Cut.of(source) if source.horizon else None)
     found = drawing("fingerprint")(fingerprint)(source, None if language else pipeline, 0 if alone else HASHED)
     chooser.set("fingerprint", found, "found", "of some rows" if alone else "of the data; checked on resume")
     if HeldOut.of(options.valid) is None:
@@ -131,10 +132,10 @@ def called_with(model: str | nn.Module, options: Config, rows: int) -> dict[str,
     return {**loss, "arguments": Arguments(needed_arguments(model), first_argument(model), length_arguments(model))}
 
 
-def learned(saved: RunFolder | None) -> Pipeline | None:
+def learned(saved: RunFolder) -> Pipeline | None:
     """The preprocessing of a run that goes on, unless it is a language model's, which is of the text as it is."""
-    kept = None if saved is None else saved.pipeline()
-    return None if kept is None or kept.task == "language" else kept
+    kept = saved.pipeline()
+    return None if kept.task == "language" else kept
 
 
 def within(valid: object, pipeline: Pipeline) -> bool:
@@ -170,25 +171,28 @@ def select_columns(
     if columns is not None and (drawn_by := sampling_column(options.shuffle)):
         columns = {**columns, drawn_by: Column("number", "float64")}
     goal = options.target or (given.target.column if given and given.target else None)
-    cut = recipes.Cut.asked(options.windows) or (given and given.cut)
+    cut = given and given.cut if options.windows is None else recipes.Cut.asked(options.windows)
     beside = (goal, options.weight, sampling_column(options.shuffle), getattr(HeldOut.of(options.valid), "by", None))
-    named, out = recipes.asked_for(None if columns else options.columns, (*beside, *(cut.columns if cut else ())))
-    source = open_source(
-        train, target=goal, columns=columns or named, bad_rows=options.bad_rows, collate=options.collate
-    )
-    source = cut.windows(recipes.without(source, out)) if cut else recipes.without(source, out)
+    names: Names = columns
+    out: list[str] = []
+    if options.columns is not None and not columns:
+        names, out = recipes.asked_for(options.columns, (*beside, *(cut.columns if cut else ())))
+    source = open_source(train, target=goal, columns=names, bad_rows=options.bad_rows, collate=options.collate)
+    source = recipes.without(source, out) if out else source
+    source = cut.windows(source) if cut else source
     if source.left_out is not None:
         chooser.set("bad_rows", source.left_out[1], "given")
     if options.collate is not None:
         chooser.put("collate", describe(options.collate, "given"))
     chooser.put("data", Choice.place(source.where) if source.where else Choice.own(source.name))
     chooser.set("rows", len(source), "found")
-    asked = recipes.check(options.recipe)
+    asked = None if options.recipe == "auto" else options.recipe
     if asked is None and name in MODELS:
         options = replace(options, recipe=recipes.of_model(source, MODELS[name].kinds))
     elif asked is None and name == "auto" and recipes.short_texts(source):
         options = replace(options, recipe="text")
-    source = recipes.select(source, options.recipe, keep=[options.weight], where=train)
+    if options.recipe not in (None, "auto", recipes.OTHER):
+        source = recipes.select(source, options.recipe, keep=[options.weight], where=train)
     if source.target is not None:
         chooser.set("target", source.target, "given" if options.target else "found")
     return source, options, asked
@@ -273,6 +277,8 @@ def augmentation(data: Data, options: Config) -> tuple[Augment | None, str]:
         match batch.columns["x"], batch.columns["y"]:
             case Tensor() as x, Tensor() as y:
                 data.mirrored = default.mirrored(x, y, len(data.pipeline.classes or ()) or None)
+    if kind in ("table", "vector"):
+        return None, default.OF_NUMBERS
     text, reason = suggest(kind, shape, task, len(data.train), data.mirrored)
     return as_augment(text) if text else None, reason
 

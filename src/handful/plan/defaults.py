@@ -1,6 +1,5 @@
 """The choices a user may leave open: each function looks at what there is and returns a Choice with its reason."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +22,6 @@ from handful.models.plain import Linear
 from handful.optim import schedule
 from handful.optim.build import ADAMW_L2, set_base
 from handful.optim.build import build as build_optimizer
-from handful.optim.given import bind
 from handful.optim.initial_lr import ADAPTIVE, fans_in
 from handful.optim.parts import averages_itself, compares_losses, needs_closure, parts_of
 from handful.optim.rates import set_decay
@@ -123,11 +121,9 @@ def in_words(value: object, parse: Callable[[str], object], status: Status, reas
     return Choice(str(value), status, reason)
 
 
-def sharding(options: Config, objective: Objective, ranks: Ranks, chooser: Chooser) -> None:
-    """Let each rank hold its part of the model from here on, where that was asked for: before there is an optimizer."""
-    if not options.sharding:
-        return
-    chooser.set("sharding", options.sharding, "given")
+def sharding(asked: str, objective: Objective, ranks: Ranks, chooser: Chooser) -> None:
+    """Let each rank hold its part of the model from here on, before there is an optimizer."""
+    chooser.set("sharding", asked, "given")
     if ranks.size == 1:
         chooser.notes.append("sharding='fsdp' shares a model out among several ranks, and there is one")
         return
@@ -161,7 +157,7 @@ def over_ranks(batch: int, ranks: Ranks, optimizer: Optimizer, objective: Object
 
 def of_own_step(options: Config) -> Config:
     """The options of a run with a training_step: nothing is held out where no loss is given to score it by."""
-    if options.training_step is None or options.loss not in (None, "auto"):
+    if options.loss not in (None, "auto"):
         return options
     if options.valid not in (None, 0, 0.1, "auto"):
         raise HandfulError(
@@ -193,7 +189,7 @@ def optimizer(
     options: Config, net: nn.Module, chooser: Chooser, ranks: int, calmer: tuple[float, int] = (1.0, 0)
 ) -> Optimizer:
     """The optimizer with its learning rate and penalties. calmer: see `balance.calmer`."""
-    patterns = schedule.as_schedule(options.schedule).patterns
+    patterns = {} if options.schedule == "cosine" else schedule.as_schedule(options.schedule).patterns
     built = build_optimizer(options.optimizer, net, lr=options.lr, l2=options.l2, schedules=patterns)
     if "optimizer" not in chooser.choices:
         chooser.put("optimizer", describe(options.optimizer, "default" if options.optimizer == "adamw" else "given"))
@@ -257,7 +253,7 @@ def schedule_of(options: Config, planned: int | None, optimizer: Optimizer, choo
             "the stop rule sets no length, so the decay has no end point; with epochs(...) in it: cosine",
         )
     shape = schedule.as_schedule(asked)
-    bind(shape, None if chooser.choices["lr"].status in RATE_IS_OPEN else float(optimizer.param_groups[0]["lr"]))
+    shape.bind(None if chooser.choices["lr"].status in RATE_IS_OPEN else float(optimizer.param_groups[0]["lr"]))
     status: Status = "default" if options.schedule == "cosine" else "given"
     if shape.patterns:
         parts = {name: in_words(part, schedule.parse, status) for name, part in shape.patterns.items()}
@@ -317,8 +313,7 @@ def until(
         return stop.parse(text)
     rule = stop.as_rule(asked)
     chooser.put("until", in_words(rule, stop.parse, "given"))
-    before = elapsed()
-    if before > BEFORE * (rule.time() or math.inf):
+    if (given := rule.time()) and (before := elapsed()) > BEFORE * given:
         chooser.notes.append(f"to read and prepare the data took {say_seconds(before)} before the time of {rule} began")
     return rule
 

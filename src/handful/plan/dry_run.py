@@ -56,12 +56,12 @@ def _with_target(model: nn.Module, sample: Batch) -> str:
     return way if found and found[1] else ""
 
 
-def scores_for_loss(objective: Objective, asked: object, output: object, sample: Batch) -> None:
+def scores_for_loss(objective: Objective, output: object, sample: Batch) -> None:
     """HandfulError where a model is asked for its loss and gives several numbers for a row that is of one class, as its
     scores are: their mean would be minimised."""
     y = sample.columns.get("y")
-    match asked, output, y:
-        case "model", Tensor(ndim=2), Tensor(ndim=1) if output.shape[1] > 1 and not y.is_floating_point():
+    match output, y:
+        case Tensor(ndim=2), Tensor(ndim=1) if output.shape[1] > 1 and not y.is_floating_point():
             name = type(objective.model).__name__
             raise HandfulError(
                 f"the model ({name}) is called with the target, too, to make its loss, and gives {output.shape[1]} "
@@ -73,8 +73,6 @@ def scores_for_loss(objective: Objective, asked: object, output: object, sample:
 def without_target(objective: Objective, sample: Batch) -> list[str]:
     """A note where a model may be called with the target, and is not."""
     found = target_argument(objective.model, input_names(sample), objective.target)
-    if type(objective.model).__module__.startswith("handful."):  # its inputs may be called as a column is
-        return []
     if objective.of_model or found is None or "y" not in sample.columns or makes_loss(objective.model):
         return []
     return [f"The model's forward is called without its '{found[0]}': with loss='model' it gets the target there, too, "
@@ -283,7 +281,7 @@ def predicting_part(objective: Objective, batch: Batch, target: Target | None) -
     if target is None or target.task in ("sequence", "language") or ctc.only_valid(output) is not output:
         return ""
     fitting = [name for name, found in named_parts(output) if _has_shape(found, batch, target)]
-    if target.task == "classification" and not (target.dense or objective.of_model):
+    if target.task == "classification" and target.counted and not (target.dense or objective.of_model):
         return next((name for name in fitting if _pulls(objective, output, part_of(output, name), batch)), None)
     told = (name for name in fitting if len(fitting) > 1 and link_by_slope(objective, batch, name) is not None)
     found = next(told, next(iter(fitting), None))

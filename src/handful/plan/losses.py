@@ -117,12 +117,12 @@ def _check_kind(function: LossFunction, name: str, output: object, pipeline: Pip
             )
 
 
-def leave_out(loss: LossFunction, data: Data, name: str) -> None:
+def leave_out(loss: LossFunction, data: Data, target: Target, name: str) -> None:
     """Hold the target to what the loss leaves out; HandfulError where training rows stand for no class all the same."""
-    if data.pipeline.target is None or ignored_id(loss) is not None:
+    if ignored_id(loss) is not None:
         return
-    target, every = data.pipeline.target, np.arange(len(data.train), dtype=np.int64)
     if data.gaps:
+        every = np.arange(len(data.train), dtype=np.int64)
         values = data.train.read_column(target.column, every)
         row = original_rows(data.train, np.flatnonzero(np.asarray(values) == target.ignored)[:1])[0]
         raise HandfulError(
@@ -132,7 +132,9 @@ def leave_out(loss: LossFunction, data: Data, name: str) -> None:
     data.pipeline = replace(data.pipeline, target=replace(target, ignored=None))
 
 
-def link_outputs(objective: Objective, loss: LossFunction, batch: Batch, data: Data, chooser: Chooser) -> None:
+def link_outputs(
+    objective: Objective, loss: LossFunction, tried: Callable[[], Batch], data: Data, chooser: Chooser
+) -> None:
     """Find out whether outputs are the numbers that the target holds, or their logarithms or logits, as the loss takes
     them."""
     target = data.pipeline.target
@@ -144,7 +146,7 @@ def link_outputs(objective: Objective, loss: LossFunction, batch: Batch, data: D
         case _ if target is not None and target.task == "regression" and target.part is not None:
             link = link_of(loss)
             if link is None:
-                batch = objective.to_device(batch)
+                batch = tried()
                 find = lambda: dry_run.link_by_slope(objective, batch, objective.part)  # noqa: E731
                 link = dry_run.quietly(objective.model, find) or ""
             data.pipeline, objective.link = data.pipeline.linked(link), link
@@ -243,6 +245,8 @@ def _dense_loss(output: Tensor, target: Target) -> tuple[str, str]:
 
 
 def _weights(asked: ClassWeight, data: Data, output: object) -> tuple[float, ...] | None:
+    if asked is None:
+        return None
     scores = output.shape[1] if isinstance(output, Tensor) and output.ndim > 1 else 0
     target = data.pipeline.target
     labels = (target.classes or range(target.outputs)) if target else ()
@@ -271,7 +275,8 @@ def metrics(asked: Metrics, pipeline: Pipeline, output: object, uneven: bool = F
     if pipeline.several:
         usual = pipeline.several.usual
         return as_metrics(usual, None, pipeline.metrics), Choice(usual, "found", "usual for each target")
-    if not isinstance(ctc.only_valid(output), Tensor) or (pipeline.target and pipeline.target.part is None):
+    output = output if isinstance(output, Tensor) else ctc.only_valid(output)
+    if not isinstance(output, Tensor) or (pipeline.target and pipeline.target.part is None):
         names = ""
     return as_metrics(names, pipeline.space), Choice(
         names, "found", f"usual for {pipeline.task}" if pipeline.task else "none without a target that is known"

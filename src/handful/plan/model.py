@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from handful import models
 from handful.base.errors import HandfulError, some
-from handful.base.plan import Choice, Status
+from handful.base.plan import Choice
 from handful.base.stopwatch import part
 from handful.batches.order import Order
 from handful.data.base import Batch, Rows
@@ -28,10 +28,12 @@ from handful.plan.config import Config
 from handful.plan.data import Data, augmentation
 from handful.plan.defaults import Chooser, describe
 from handful.training.objective import Objective
+from handful.training.process import static
 from handful.training.process.checkpoint import read_tensors
 from handful.training.process.device import choose_precision
 from handful.training.special.adapters import input_names, target_argument
-from handful.training.special.coupling import KEPT_WHOLE, LossForm, loss_form, still_layers
+from handful.training.special.coupling import KEPT_WHOLE, LossForm, is_by_row, loss_form, still_layers
+from handful.training.training import Training
 from handful.training.watch.folder import RunFolder
 from handful.training.watch.weights import left_as_it_was
 from handful.transform.augment.geometry import Flip
@@ -39,14 +41,14 @@ from handful.transform.inputs import NamedInputs
 from handful.transform.pipeline import Pipeline
 from handful.transform.steps.step import same_values
 
+LOOK = 32  # steps at least between two rows of the history on a GPU, where a run has more than 50 times as many
+GRAPH = "rows lie on the device, and a step is one CUDA graph that is replayed, if it can be captured"
 ROWS_OF_FORM = 16  # on which a loss of the caller's own is tried, whole and in parts
 ROWS_SHOWN = 256  # to a ready-made model before the first step
 
 
-def as_given(model: str | nn.Module, chooser: Chooser) -> str | nn.Module:
-    """The model, or the module inside what torch wraps it in, which is said."""
-    if isinstance(model, str):
-        return model
+def as_given(model: nn.Module, chooser: Chooser) -> nn.Module:
+    """The module inside what torch wraps it in, which is said, or the model itself."""
     net = unwrapped(model)
     if isinstance(model, SHARED):
         chooser.notes.append(f"the module inside {type(model).__name__} is trained: its gradients are added up here")
@@ -192,7 +194,7 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
                 "The model's own training_step is not called; see training_step=, of (model, batch, step)."
             )
         scored(objective, data, options, chooser)
-        if data.own_model:
+        if data.own_model and not is_by_row(net):
             few = min(ROWS_OF_FORM, max(4, options.batch)) if isinstance(options.batch, int) else ROWS_OF_FORM
             chooser.notes += row_by_row.beside(objective, data, few)
         return objective
@@ -212,12 +214,12 @@ def place_numbers(objective: Objective, data: Data, output: object, sample: Batc
     chooser.notes += [note for note in far if note]
 
 
-def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) -> Objective:
+def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) -> None:
     rows = range(min(2, len(data.train)))
     sample = objective.to_device(data.pipeline(data.train.take(rows)))
-    asked = asked_loss(objective.model, sample, options, data)
+    asked = asked_loss(objective.model, sample, options, data) if data.own_model else options.loss
     output = first_output(objective, asked, sample)
-    if asked in (None, "auto") and dry_run.only_its_own(objective.model, sample, output):
+    if data.own_model and asked in (None, "auto") and dry_run.only_its_own(objective.model, sample, output):
         asked, output = "model", first_output(objective, "model", sample)
     in_training = asked == "model" and dry_run.in_training_alone(objective, output, sample, data.held_out is not None)
     if options.task is None or objective.several:
@@ -227,11 +229,12 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     loss, choice, notes = losses.loss(asked, output, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)
     note_loss(objective, choice, asked != options.loss, output, sample, chooser)
-    chooser.notes += [*notes, *dry_run.warn_of_probabilities(output, str(choice.value))]
+    chooser.notes += notes
     some = spread_rows(len(data.train), ROWS_OF_FORM)
-    losses.leave_out(loss, data, str(choice.value))
+    tried: Callable[[], Batch] = lambda: objective.to_device(data.pipeline(data.train.take(some)))  # noqa: E731
+    if (target := data.pipeline.target) and target.ignored is not None:
+        losses.leave_out(loss, data, target, str(choice.value))
     objective.gaps = data.gaps
-    tried = data.pipeline(data.train.take(some))
     if own := callable(asked) or asked == "model":
         find_prediction(objective, loss, tried, data, chooser, nothing=dry_run.makes_more(objective.model, sample))
     losses.link_outputs(objective, loss, tried, data, chooser)
@@ -247,11 +250,10 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     if not in_training:
         dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
     if own and not objective.coupling:
-        note_form(objective, objective.to_device(data.pipeline(data.train.take(some))), chooser)
-    spread_weights(objective, data, options, some, chooser)
+        note_form(objective, tried(), chooser)
+    spread_weights(objective, data, options, some, tried, chooser)
     if not chooser.choices["metrics"].reproducible:
         dry_run.try_metrics(objective, data)
-    return objective
 
 
 def first_output(objective: Objective, asked: object, sample: Batch) -> object:
@@ -269,7 +271,8 @@ def first_output(objective: Objective, asked: object, sample: Batch) -> object:
     output = dry_run.output_of(objective.model, objective.forward, sample)
     if objective.whole and (part := scores_in(output)) and not dry_run.takes(asked, output, sample):
         objective.whole, output = False, part_of(output, part)
-    dry_run.scores_for_loss(objective, asked, output, sample)
+    if asked == "model":
+        dry_run.scores_for_loss(objective, output, sample)
     return output
 
 
@@ -284,7 +287,12 @@ def note_loss(
             "weights, as a GAN's, are for training_step="
         )
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
-    chooser.notes += [*dry_run.without_target(objective, sample), *row_by_row.called_again(objective, sample, output)]
+    model = objective.model
+    if not (type(model).__module__.startswith("handful.") or is_by_row(model)):  # of these it is known
+        chooser.notes += dry_run.without_target(objective, sample)
+        chooser.notes += row_by_row.called_again(objective, sample, output)
+    if not type(model).__module__.startswith("handful."):
+        chooser.notes += dry_run.warn_of_probabilities(output, str(choice.value))
     if objective.whole and not torch.is_tensor(output):
         chooser.set("output", "whole", "found", "the loss takes all that the model returns")
 
@@ -303,12 +311,14 @@ def asked_loss(net: nn.Module, sample: Batch, options: Config, data: Data) -> st
     return asked
 
 
-def spread_weights(objective: Objective, data: Data, options: Config, some: Rows, chooser: Chooser) -> None:
+def spread_weights(
+    objective: Objective, data: Data, options: Config, some: Rows, tried: Callable[[], Batch], chooser: Chooser
+) -> None:
     """Let weights of rows and classes count over all training rows, where it is known what a row counts for in the
     loss, as some rows show; within each mini-batch, and say so, where not."""
     weights = getattr(objective.loss, "class_weight", None)
     if options.weight is not None or weights is not None:
-        batch = objective.to_device(data.pipeline(data.train.take(some)))
+        batch = tried()
         counted = dry_run.quietly(objective.model, lambda: float(objective.sums(batch, metrics=False).weight))
         if np.isclose(counted, len(some) * mean_weight(data.pipeline, data.train, options.weight, weights, some)):
             objective.row_weight = mean_weight(data.pipeline, data.train, options.weight, weights)
@@ -326,12 +336,12 @@ def spread_weights(objective: Objective, data: Data, options: Config, some: Rows
 
 
 def find_prediction(
-    objective: Objective, loss: LossFunction, batch: Batch, data: Data, chooser: Chooser, *, nothing: bool
+    objective: Objective, loss: LossFunction, tried: Callable[[], Batch], data: Data, chooser: Chooser, *, nothing: bool
 ) -> None:
     """Find out what of the model's output predicts the target, where the loss is the caller's own. nothing: it is known
     that none does."""
     objective.minimise(loss, [])
-    batch = objective.to_device(batch)
+    batch = tried()
     find = lambda: None if nothing else dry_run.predicting_part(objective, batch, data.pipeline.target)  # noqa: E731
     part = dry_run.quietly(objective.model, find)
     data.pipeline, objective.part = data.pipeline.predicted_by(part), part or ""
@@ -361,14 +371,19 @@ def note_form(objective: Objective, batch: Batch, chooser: Chooser) -> None:
         chooser.notes.append(f"{form.coupling}, {KEPT_WHOLE}")
 
 
-def compile_if_asked(net: nn.Module, options: Config, chooser: Chooser) -> None:
-    if "compile" in chooser.choices:
-        return
-    compiled = options.compile is True
-    status: Status = "default" if options.compile == "auto" else "given"
-    why = "" if compiled else "compiling takes about a minute, which only long runs earn back"
-    if chooser.set("compile", compiled, status, why):
-        compile_calls(net)
+def choose_form(t: Training, options: Config, chooser: Chooser) -> None:
+    """Whether the model is compiled; whether steps are graphs, or why not, said where that is a question; on a GPU rows
+    are logged farther apart."""
+    if "compile" not in chooser.choices:
+        compiled = options.compile is True
+        why = "" if compiled else "compiling takes about a minute, which only long runs earn back"
+        if chooser.set("compile", compiled, "default" if options.compile == "auto" else "given", why):
+            compile_calls(t.objective.model)
+    if t.objective.device.type != "cpu":  # to look makes it wait
+        t.log_every = max(t.log_every, min(LOOK * t.state.batch, (t.planned or t.examples) // 50))
+    if options.graph is False or t.objective.device.type in static.DEVICES:
+        no = "asked for" if options.graph is False else static.why_not(t)
+        chooser.set("graph", no is None, "found" if options.graph == "auto" else "given", no or GRAPH)
 
 
 def undecided(output: object, target: object) -> Tensor:

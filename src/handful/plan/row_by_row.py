@@ -34,7 +34,7 @@ _OF_ANY_LENGTH = ("text", "audio", "tokens", "collated")
 def read_again(data: Data, callbacks: Sequence[object], chooser: Chooser) -> None:
     """Have rows read in every step where callbacks may change what a data set of the caller's gives."""
     for source in {id(part): part for part in (data.train, data.held_out) if part is not None}.values():
-        if callbacks and not source.in_memory and may_change_rows(callbacks, source):
+        if not source.in_memory and may_change_rows(callbacks, source):
             source.serial = True
             chooser.notes.append(f"{source.name} is read again in every step: callbacks may change it.")
 

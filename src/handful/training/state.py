@@ -38,10 +38,10 @@ class State:
     micro_batch: int | None = None
     batch: int = 0
     noise: list[list[float]] = field(default_factory=list)  # what handful.plan.probe.batch_growth has measured lately
-    probing_cost: list[int] = field(default_factory=lambda: [0, 0])  # steps and examples that measuring has cost
+    probing_cost: list[int] = field(default_factory=[0, 0].copy)  # steps and examples that measuring has cost
     back: int = 0  # the step of the checkpoint to go back to where a loss is not finite
     went_back: list[int] = field(default_factory=list)  # steps gone back to so far; each time halves the learning rate
-    skipped: list[int] = field(default_factory=lambda: [0, 0])  # mini-batches in a row, and the step after the last
+    skipped: list[int] = field(default_factory=[0, 0].copy)  # mini-batches in a row, and the step after the last
     course: Weights = field(default_factory=dict)  # what training.watch.headway has seen of the gradients lately
     restarted: int = 0  # position at which the run last began again, at a smaller rate
     trail: list[Kept] = field(default_factory=list)  # the steps so far, while measuring takes them: see `beginning`

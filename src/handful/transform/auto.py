@@ -20,7 +20,7 @@ from handful.data.tables.cells.strings import UNSPACED
 from handful.models.text import NGrams
 from handful.transform.inputs import Input, Layout, NamedInputs, SingleInput, TableInput
 from handful.transform.steps.audio import LogMel
-from handful.transform.steps.features import CyclicTime, RobustAsinh, ScaleNonzero
+from handful.transform.steps.features import CyclicTime, RobustAsinh, ScaleNonzero, in_proportion
 from handful.transform.steps.numbers import Impute, MinMax, Normalize, PadRows, ScaleImage, Standardize
 from handful.transform.steps.statistics import leave_one_out
 from handful.transform.steps.step import AnyStep, Step
@@ -31,6 +31,7 @@ _NAMES = ("auto", "none", "standardize", "minmax", "normalize")
 _LOOK = 10_000  # training rows looked at to tell identifiers and free text apart
 _LEFT_OUT = 1000  # rows by which it is measured whether the text or the table beside it tells more of the target,
 _BETTER = 0.9  # times the error of what the words per row say: below it, the other is learned from
+FEW_VALUES = 20  # of a target of numbers: it may be classes
 _HASHED = 1 << 13  # features that words have there, and pairs of words
 _WORDS = 8  # mean words per row from which a text column counts as the input, not as a label of the row
 _ROW = r"row[._ ]?(id|names?|no|nr|num|number)?|no|nr|obs|#"
@@ -233,7 +234,8 @@ class InputChooser:
         numbers = tuple(name for name in names if columns[name].kind != "category")
         categories = tuple(name for name in names if columns[name].kind == "category")
         times = CyclicTime(known=_times(columns, numbers))
-        long: tuple[AnyStep, ...] = () if self.own_model else (times, RobustAsinh(beside=self.single))
+        tails = RobustAsinh(beside=self.single, kept=self._in_proportion(numbers))
+        long: tuple[AnyStep, ...] = () if self.own_model else (times, tails)
         imputes = [step for step in self.given if isinstance(step, Impute)]
         chosen: dict[str, tuple[AnyStep, ...]] = {
             "auto": (*long, Standardize(clip=10.0)),
@@ -245,6 +247,16 @@ class InputChooser:
         }
         layout = self.layout if self.layout != "auto" else "matrix" if self.own_model else "split"
         return TableInput(numbers, categories, layout, chosen[self.name], (imputes or [Impute()])[0])
+
+    def _in_proportion(self, numbers: tuple[str, ...]) -> tuple[int, ...]:
+        """The features of a long tail that the target, a number, is in proportion to; a single layer has both forms."""
+        goal = self.source.target
+        if self.own_model or self.single or not numbers or goal is None or self.source.columns[goal].kind != "number":
+            return ()
+        y = self._look.tensor(goal).double().numpy()
+        if y.ndim > 1 or len(np.unique(y)) <= FEW_VALUES:
+            return ()
+        return in_proportion(TableInput(numbers, (), "matrix").matrix(self._look).numpy(), y)
 
     def _single(self, names: tuple[str, ...]) -> SingleInput:
         """One input: the given steps, or those for the column's kind."""

@@ -55,12 +55,10 @@ class Cut:
         return self.order, self.by
 
     @classmethod
-    def asked(cls, windows: object) -> "Cut | None":
+    def asked(cls, windows: object) -> "Cut":
         """What `windows=` says: a length; words; a mapping of the same names. Raises HandfulError for anything else."""
         given: dict[str, object] = {}
         match windows:
-            case None:
-                return None
             case Mapping():
                 given = {str(name): value for name, value in windows.items()}
             case _:
@@ -106,15 +104,6 @@ def windows_of(source: Source) -> Windows | None:
     return source if isinstance(source, Windows) else None
 
 
-def check(recipe: str | None) -> str | None:
-    """The recipe, or None if it is to be found. HandfulError for an unknown one."""
-    if recipe in (None, "auto"):
-        return None
-    if recipe not in (*KINDS, OTHER):
-        raise HandfulError(f"there is no recipe '{recipe}'.{did_you_mean(str(recipe), [*KINDS])}")
-    return recipe
-
-
 def of_model(source: Source, kinds: tuple[str, ...]) -> str | None:
     """The recipe of a model that is for one kind of data only, where the source has a column of that kind; float arrays
     of pictures, which cannot be told from other blocks of numbers, count as pictures then. Of one for tables: "table",
@@ -156,8 +145,6 @@ def asked_for(columns: object, beside: Iterable[str | None]) -> tuple[list[str] 
     >>> asked_for("rooms, area", ["price", None]), asked_for(["-id"], ["price"])
     ((['rooms', 'area', 'price'], []), (None, ['id']))
     """
-    if columns is None:
-        return None, []
     listed = columns.split(",") if isinstance(columns, str) else columns
     if not isinstance(listed, Sequence) or not listed or not all(isinstance(name, str) for name in listed):
         raise HandfulError(f"columns must be names of columns, 'rooms, area' or '-id', not {columns!r}")
@@ -174,8 +161,6 @@ def asked_for(columns: object, beside: Iterable[str | None]) -> tuple[list[str] 
 
 def without(source: Source, out: Sequence[str]) -> Source:
     """The source without these columns. HandfulError for one that it has not and had not, or that is the target."""
-    if not out:
-        return source
     for name in out:
         if name == source.target:
             raise HandfulError(f"'{name}' is the target, so it cannot be left out; is target=... another column?")
@@ -188,15 +173,14 @@ def without(source: Source, out: Sequence[str]) -> Source:
     return kept
 
 
-def select(source: Source, recipe: str | None, keep: Iterable[str | None] = (), where: object = None) -> Source:
+def select(source: Source, recipe: str, keep: Iterable[str | None] = (), where: object = None) -> Source:
     """The source with the columns that the recipe learns from, the target (but not for language) and those in `keep`;
     where: what it was opened from, to be read again.
 
-    Raises HandfulError where no column fits the recipe.
+    Raises HandfulError where no column fits the recipe, and for one that is not known.
     """
-    recipe = check(recipe) or OTHER
-    if recipe == OTHER:
-        return source
+    if recipe not in KINDS:
+        raise HandfulError(f"there is no recipe '{recipe}'.{did_you_mean(recipe, [*KINDS])}")
     kinds = KINDS[recipe]
     fits = [
         name for name in source.inputs if name not in set(keep)

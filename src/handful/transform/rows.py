@@ -1,7 +1,7 @@
 """Rows of a source: read in chunks, checked, called by their numbers in the user's file, kept after the pipeline."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -27,14 +27,10 @@ def blocks(n: int, size: int) -> Iterator[Rows]:
 
 
 def chunks_of(source: Source, names: Sequence[str], at_most: int = 1 << 22) -> Iterator[Batch]:
-    """The columns `names` of all rows of a source in order, as Batches of about `at_most` bytes."""
-    for rows in blocks(len(source), _at_once(source, names, at_most)):
+    """The columns `names` of all rows of a source in order, as Batches of about `at_most` bytes, 1 to 65,536 rows."""
+    row = max(1, sum(_row_bytes(source.columns[name]) for name in names))
+    for rows in blocks(len(source), min(65536, max(1, at_most // row))):
         yield source.take(rows, None if set(names) == set(source.columns) else names)
-
-
-def _at_once(source: Source, names: Iterable[str], at_most: int) -> int:
-    """The rows that take about so many bytes, 1 to 65,536."""
-    return min(65536, max(1, at_most // max(1, sum(_row_bytes(source.columns[name]) for name in names))))
 
 
 def _row_bytes(column: Column) -> int:
@@ -121,8 +117,8 @@ def cache(source: Source, pipeline: Callable[[Batch], Batch], ragged: set[str], 
     """The pipeline's output for every row of a source, whose row ids it has; None as soon as it is clear that it would
     need more than `at_most` bytes. ragged: columns whose last axis varies (tokens, frames), kept without padding."""
     n, used, whole, parts = len(source), 0, dict[str, Tensor | list[Tensor]](), dict[str, list[Tensor]]()
-    for rows in blocks(n, _at_once(source, source.columns, 1 << (22 if ragged else 24))):
-        batch = pipeline(source.take(rows))
+    for chunk in chunks_of(source, [*source.columns], 1 << (22 if ragged else 24)):
+        batch, rows = pipeline(chunk), chunk.rows
         tensors = batch.tensors()
         used += sum(value.nbytes for value in tensors.values())
         if len(tensors) < len(batch.columns) or used / (rows[-1] + 1) * n > at_most:

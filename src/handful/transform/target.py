@@ -15,7 +15,7 @@ from handful.data.gather import Array
 from handful.data.tables.cells.strings import composed
 from handful.losses import ctc
 from handful.losses.loss import IGNORED, class_axis
-from handful.losses.outputs import LINKS, exact, part_of
+from handful.losses.outputs import LINKS, exact, part_of, tensors_in
 from handful.transform.steps.categories import code_table, strings
 from handful.transform.steps.numbers import index_of, padded
 from handful.transform.steps.step import stored
@@ -128,14 +128,14 @@ class Target:
         return self
 
     def _resolved(self, output: object, binary: bool, classes: int) -> "Target":
-        if not isinstance(output, Tensor) or not self.dense or np.dtype(self.dtype).kind not in "iub":
+        if not self.dense or np.dtype(self.dtype).kind not in "iub":
             return self
+        given = [o for o in tensors_in(output) if o.ndim and o.is_floating_point()]
         for shape in (self.shape, self.shape[self.shape[:1] == (1,) :]):  # without the one channel of pictures in files
-            if class_axis(tuple(output.shape), (len(output), *shape)) is not None:
+            if any(class_axis(tuple(o.shape), (len(o), *shape)) is not None for o in given):
                 return ClassIds(self.column, self.dtype, shape, classes, ignored=self.ignored)
-        if output[:1].numel() == self.size and None not in self.shape:
-            kind = Multilabel if binary else Regression
-            return kind(self.column, self.dtype, self.shape, self.size)
+        if None not in self.shape and any(o[:1].numel() == self.size for o in given):
+            return (Multilabel if binary else Regression)(self.column, self.dtype, self.shape, self.size)
         return self
 
     def _axis(self, outputs: Tensor) -> int:
@@ -246,7 +246,7 @@ class Shares(Classification):
         return False
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
-        return self._numbers(value, column, rows, where)
+        return self._numbers(value, column, rows, where) * 1.0
 
     def _decode(self, outputs: Tensor) -> Array:
         return np.asarray(self.probabilities(outputs).numpy().astype(self.dtype))

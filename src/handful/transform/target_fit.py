@@ -15,7 +15,7 @@ from handful.data.base import Column, Rows, Value
 from handful.data.tables.cells.strings import composed, read_numbers, reader
 from handful.data.tables.types import TEXT
 from handful.data.targets import names_of
-from handful.losses.left_out import ignored_id, link_of, task_of
+from handful.losses.left_out import ignored_id, link_of, takes_shares, task_of
 from handful.losses.loss import IGNORED, as_loss, name_of
 from handful.transform.steps.categories import strings
 from handful.transform.steps.statistics import Moments
@@ -74,9 +74,12 @@ class TargetFitter:
                 raise self._wrong(
                     f"is missing {in_row(rows[names.index('')], self.where)}; remove the row or fill it in"
                 )
-            value = list(dict.fromkeys(names))
-            for name in value:
+            for name in dict.fromkeys(names):
                 self.names.setdefault(composed(name), name)
+            return
+        self._look_at_labels(value)
+
+    def _look_at_labels(self, value: Value) -> None:
         self.labels.update(np.unique(labels_of(value, self.column, self.name)[0]).tolist())
         if len(self.labels) > _UNIQUE:
             raise self._wrong(f"has more than {_UNIQUE} different labels")
@@ -127,6 +130,8 @@ class TargetFitter:
     def _of_labels(self, task: str | None) -> Target:
         if task not in (None, "sequence"):
             raise HandfulError(f"'{self.name}' holds sequences of different lengths, which cannot be a {task} target")
+        if self.names:
+            self._look_at_labels([*self.names.values()])
         classes = tuple(sorted(self.labels))
         if not classes:
             raise self._wrong("has no labels: all its sequences are empty")
@@ -142,7 +147,8 @@ class TargetFitter:
         if (k == self.n and k > 20) or (self.column.kind == "text" and k > max(20, math.sqrt(self.n))):
             count = f"{k} different values in {self.n} rows"
             raise self._wrong(f"holds free text ({count}), not classes; name another column as the target")
-        self._at_least_two(k, min(self.names.values()))
+        if k < 2:
+            raise self._one_alone(min(self.names.values()))
         return ClassNames(self.name, "str", (), k, tuple(sorted(self.names.values())))
 
     def _of_numbers(self, own_model: bool, task: str | None) -> Target:
@@ -219,19 +225,24 @@ class TargetFitter:
         """Whether each row's numbers are the shares of classes, as the usual loss takes them. Labels that have names
         are labels."""
         named = self.column.labels or names_of(self.name)
-        usual = self.loss in (None, "auto") or "cross_entropy" in (self.loss, name_of(self.loss))
         one_row = len(shape) == 1 and (shape[0] or 0) > 1 and not named
-        return one_row and usual and self.sums_to_one and task in (None, "classification")
+        if not (one_row and self.sums_to_one and task in (None, "classification")):
+            return False
+        return self._usual or (callable(self.loss) and takes_shares(self.loss, shape[0] or 0))
+
+    @property
+    def _usual(self) -> bool:
+        return self.loss in (None, "auto") or "cross_entropy" in (self.loss, name_of(self.loss))
 
     def _of_shares(self, k: int, dtype: str) -> Target:
-        if self.binary:
+        if self.binary and self._usual:
             self._note(
                 f"has one 1 per row, so it is taken for {k} classes, 0 to {k - 1}; task='multilabel' for labels."
             )
             return OneHot(self.name, "int64", (), k, tuple(range(k)))
         self._note(f"holds numbers that add up to 1 in every row, so they are taken for the shares of {k} classes; "
                    "task='regression' predicts them as numbers.")  # fmt: skip
-        return Shares(self.name, dtype, (k,), k)
+        return Shares(self.name, dtype if self.tensor.is_floating_point() else "float32", (k,), k)
 
     def _set_aside(self, own_model: bool, places: int) -> int | None:
         """Take the id that the loss leaves out from the classes, where the others are ids; the id, None elsewhere."""
@@ -337,7 +348,8 @@ class TargetFitter:
     def _of_values(self, dtype: str, shape: tuple[int | None, ...], own_model: bool, ignored: int | None) -> Target:
         if self.many:
             raise self._wrong(f"has more than {_UNIQUE} different values, too many for classes")
-        self._at_least_two(len(self.unique), self.unique[0])
+        if len(self.unique) < 2:
+            raise self._one_alone(self.unique[0])
         self._say_left_out(ignored)
         whole = np.dtype(dtype).kind in "iu"
         if own_model and whole and self._are_ids():
@@ -370,10 +382,9 @@ class TargetFitter:
     def _note(self, sentence: str) -> None:
         self.notes.append(f"'{self.name}' {sentence}")
 
-    def _at_least_two(self, k: int, example: object) -> None:
-        if k < 2:
-            found = f"only one class in the training rows ('{example}')"
-            raise self._wrong(f"of {self.where} has {found}; there is nothing to tell apart")
+    def _one_alone(self, example: object) -> HandfulError:
+        found = f"only one class in the training rows ('{example}')"
+        return self._wrong(f"of {self.where} has {found}; there is nothing to tell apart")
 
     def _wrong(self, sentence: str) -> HandfulError:
         return HandfulError(f"the target '{self.name}' {sentence}")

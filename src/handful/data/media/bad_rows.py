@@ -110,15 +110,13 @@ def without_bad(count: int, o: Options, read: Callable[[Rows, Options], Arrays])
             rows = np.delete(rows, [b.row for b in bad])
             left_out(gone, len(rows), o)
             continue
-        found.notes += left_out(gone, len(rows), o)
+        found.notes += left_out(gone, len(rows), o) if gone else []
         found.left_out = None if o.bad_rows == "stop" else (np.array(sorted(b.row for b in gone), np.int64), o.bad_rows)
         return found
 
 
 def left_out(bad: Sequence[Bad], kept: int, o: Options) -> list[str]:
     """A note on rows that are left out, beside those that are kept; HandfulError where they are more than allowed."""
-    if not bad:
-        return []
     count = kept + len(bad)
     most = count // 10 if o.bad_rows == "skip" else int(o.bad_rows)
     kinds = Counter(b.kind for b in bad).most_common()

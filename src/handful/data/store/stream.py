@@ -173,8 +173,9 @@ class TableFeed:
             stats = seen.stats[name]
             stats.names = tables.classes.get(name, seen.names.get(name))
             column = self._column(name, stats, o, notes)
-            check_usable(name, column, o, notes)
-            if column is not None:
+            if column is None:
+                check_usable(name, o, notes)
+            else:
                 self._columns[name] = column
         self._columns |= texts_alone(told, self._columns, o, notes)
         check_inputs(self._columns, o, notes)

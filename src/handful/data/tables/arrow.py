@@ -118,8 +118,9 @@ def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: lis
     for key, column in zip(names, table.columns, strict=True):
         if key in keep:
             found = convert(key, column, o, said, classes.get(key))
-            check_usable(key, found, o, said)
-            if found is not None:
+            if found is None:
+                check_usable(key, o, said)
+            else:
                 stored[key] = found
     if not extra:
         alone = texts_alone({key: table[key] for key in keep}, stored, o, said)
@@ -143,9 +144,9 @@ def texts_alone(
     return found
 
 
-def check_usable(key: str, found: object | None, o: Options, notes: Sequence[str]) -> None:
-    """HandfulError when what the caller asked for was left out, for the reason that is the last note."""
-    if found is None and (o.columns is not None or key == o.target):
+def check_usable(key: str, o: Options, notes: Sequence[str]) -> None:
+    """HandfulError when a column that was left out is one that the caller asked for; why, is the last note."""
+    if o.columns is not None or key == o.target:
         raise HandfulError(f"{o.name}: column '{key}' cannot be used: {notes[-1].rstrip('.')}")
 
 

@@ -112,12 +112,13 @@ def _together(reads: Sequence[Callable[[], TableBlock]], files: Sequence[PurePat
         if dict(zip(table.column_names, table.schema.types, strict=True)) != joint.types:
             # read anew: "00501" alone may have been a number
             table = reads[number]().skipping(o).table(joint.types)
-        tables[number] = _with_folders(table.select(list(joint.types)), file, files)
+        table = table.select(list(joint.types))
+        tables[number] = _with_folders(table, file, files) if len(file.parts) > 1 else table
     whole = pa.concat_tables([t.replace_schema_metadata(tables[0].schema.metadata) for t in tables])
     if label is not None and block.dialect is not None:
         found, words = typed(whole[label], partial(parse_cells, block.dialect))
         whole, o = whole.set_column(whole.column_names.index(label), label, found), replace(o, words=words)
-    return open_table(whole, o, notes=[*notes, *left_out(gone, len(whole), o)])
+    return open_table(whole, o, notes=[*notes, *(left_out(gone, len(whole), o) if gone else ())])
 
 
 def _with_folders(table: pa.Table, file: PurePath, files: Sequence[PurePath]) -> pa.Table:

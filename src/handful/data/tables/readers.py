@@ -282,7 +282,7 @@ def is_idx(path: Path) -> bool:
 
 def is_text_table(path: Path, o: Options) -> bool:
     """Whether a .txt file is a table, not a document: as training had it, or by its first lines."""
-    if path.suffix.lower() != ".txt" or {*o.schema} == {"text"}:
+    if {*o.schema} == {"text"}:
         return False
     with open(path, "rb") as stream:
         head = stream.read(SAMPLE + 1)
@@ -292,13 +292,11 @@ def is_text_table(path: Path, o: Options) -> bool:
 _LIBSVM_LINE = re.compile(
     r"\s*[-+]?\d+(\.\d*)?([eE][-+]?\d+)?(\s+qid:\d+)?(\s+\d+:[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?)+\s*(#.*)?"
 )
-_LIBSVM_ENDINGS = {"", ".txt", ".svm", ".libsvm", ".svmlight", ".scale", ".t"}
+LIBSVM_ENDINGS = {"", ".txt", ".svm", ".libsvm", ".svmlight", ".scale", ".t"}
 
 
 def is_libsvm(path: Path) -> bool:
     """Whether its first lines are a number and `feature:value` pairs."""
-    if ending(path.name) not in _LIBSVM_ENDINGS:
-        return False
     with open(path, "rb") as stream:
         head = stream.read(SAMPLE).decode("utf-8", errors="replace")
     lines = [line for line in head.splitlines()[: -1 if len(head) == SAMPLE else None] if not line.startswith("#")]

@@ -188,7 +188,8 @@ def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, not
     """The place of each value's name among the classes; -1 where it is missing or not among them."""
     if pa.types.is_floating(column.type) and (pc.max(column).as_py() or 0) > EXACT:
         notes.append(f"'{key}' holds floats, which are not exact from 2^53 on: each is the one name that rounds to it.")
-    column, classes = class_names(key, column, wanted, o), wanted.classes or ()
+    as_it_is, classes = is_text(column.type) or column.type == BYTES, wanted.classes or ()
+    column = as_text(column) if as_it_is else class_names(key, column, wanted, o)
     codes, unknown = codes_of(column, classes)
     if len(unknown):
         column = _of_whole_numbers(column, wanted)
@@ -206,10 +207,8 @@ def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, not
 
 
 def class_names(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> pa.ChunkedArray:
-    """Values as strings, as training had them: whole numbers are the places of classes where training had those; else a
-    number, a date or a truth value is the class whose name, read as such, is that value. HandfulError for two."""
-    if is_text(column.type) or column.type == BYTES:
-        return as_text(column)
+    """Values that are no text, as training had them: whole numbers are the places of classes where training had those;
+    else a number, a date or a truth value is the class whose name, read so, is that value. HandfulError for two."""
     classes = wanted.classes or ()
     distinct = pc.unique(column).drop_null()
     if pa.types.is_floating(column.type):

@@ -357,9 +357,9 @@ def viewing(
     if several is not None:
         return _beside(several)
     sequences = not isinstance(output, Tensor)
-    output = part_of(output, part)
+    seen = ctc.only_valid(part_of(output, part)) if sequences else output
     target = batch.columns.get("y")
-    if not isinstance(ctc.only_valid(output), Tensor) or not isinstance(target, Tensor):
+    if not isinstance(seen, Tensor) or not isinstance(target, Tensor):
         return lambda output, batch: None
     ignored = ignored_id(loss) if target.ndim > 1 else None
     members = isinstance(model, Model) and model.members > 1

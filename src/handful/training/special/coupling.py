@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, stdev
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +36,19 @@ def mode_coupling(model: nn.Module) -> str | None:
                 f"layer '{name or type(module).__name__}' ({type(module).__name__}) normalises over the rows of a batch"
             )
     return None
+
+
+# torch's layers of vectors: outside of training each treats rows one by one and keeps nothing from call to call
+_BY_ROW = {nn.Sequential, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU,
+           nn.ELU, nn.Tanh, nn.Sigmoid}  # fmt: skip
+
+
+def is_by_row(model: nn.Module) -> bool:
+    """Whether a model is such layers alone, as they come, so that nothing need be tried to know it."""
+    return all(
+        type(m) in _BY_ROW and not (m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m))
+        for m in model.modules()
+    )
 
 
 def still_layers(model: nn.Module) -> list[str]:
@@ -89,9 +103,15 @@ def loss_form(objective: Objective, batch: Batch) -> LossForm:
             views = (o.ndim and m < len(o) and len(o) % m == 0 for o in tensors_in(output))
             # or several views of each row, or a distribution, which has no rows to take
             if objective.of_model or not tensors_in(output) or any(views):
-                for disturbed in (_disturbed(objective.model), nullcontext()):
+                seen = [batch]
+
+                def forward(some: Batch) -> object:
+                    seen[0] = some
+                    return objective.forward(some)
+
+                for disturbed in (_disturbed(objective.model, seen), nullcontext()):
                     with disturbed:
-                        tried = (_form(row_losses, objective.forward, batch, size) for size in sizes)
+                        tried = (_form(row_losses, forward, batch, size) for size in sizes)
                         if found := next(filter(None, tried), None):
                             return found
                 return LossForm()
@@ -107,8 +127,11 @@ def loss_form(objective: Objective, batch: Batch) -> LossForm:
 
 
 def _added(noise: torch.Generator, output: Tensor) -> Tensor:
-    """As logits and numbers may be."""
-    return output + 0.5 * _like(output, torch.randn(output.shape, generator=noise))
+    """As logits and numbers may be; of many places a row, which are alike in the mean, in all of them by class, too."""
+    added = torch.randn(output.shape, generator=noise)
+    for axis in (1, output.ndim - 1) if output.ndim > 2 else ():
+        added = added + torch.randn([n if k in (0, axis) else 1 for k, n in enumerate(output.shape)], generator=noise)
+    return output + 0.5 * _like(output, added)
 
 
 def _scaled(noise: torch.Generator, output: Tensor) -> Tensor:
@@ -117,8 +140,8 @@ def _scaled(noise: torch.Generator, output: Tensor) -> Tensor:
 
 
 @contextmanager
-def _disturbed(model: nn.Module) -> Iterator[None]:
-    """The model as if the biases of its layers were others."""
+def _disturbed(model: nn.Module, seen: Sequence[Batch]) -> Iterator[None]:
+    """The model as if the biases of its layers were others, and others in each row of what it is given."""
 
     def add(layer: nn.Module, given: object, output: object) -> object:
         if not isinstance(output, Tensor) or not output.is_floating_point():
@@ -126,7 +149,9 @@ def _disturbed(model: nn.Module) -> Iterator[None]:
         places = len(getattr(layer, "kernel_size", ()))  # of a convolution, which are behind its channels
         size = output.shape[output.ndim - places - 1]
         bias = 0.5 * torch.randn(size, generator=torch.Generator().manual_seed(size))
-        return output + bias.to(output).reshape(size, *[1] * places)
+        bias = bias.to(output).reshape(size, *[1] * places)
+        by_row = 1 + torch.from_numpy(np.cos(2.4 * seen[0].rows)).to(output)
+        return output + (bias * by_row.reshape(-1, *[1] * (output.ndim - 1)) if len(output) == len(by_row) else bias)
 
     layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     handles = [layer.register_forward_hook(add) for layer in model.modules() if isinstance(layer, layers)]

@@ -3,7 +3,6 @@
 import json
 import mmap
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from handful.base.machine import give_back
 from handful.batches.batches import Batches
 from handful.data.arrays import Arrays
 from handful.data.base import Source, View
@@ -30,8 +30,7 @@ def one_copy(messages: Messages, source: Source, batches: Iterable[Batches | Non
     there. That memory is freed with the last process, however it ends. Nothing is done where a system has no such
     memory, or too little of it, nor for arrays of the caller's own: a sentence on these is returned.
     """
-    _give_back()
-    if messages.size == 1 or not hasattr(os, "memfd_create"):
+    if not hasattr(os, "memfd_create"):
         return []
     given, bytes_given = _below(source), 0
     below = [given, *(_below(b.source) for b in batches if b)]
@@ -56,17 +55,11 @@ def one_copy(messages: Messages, source: Source, batches: Iterable[Batches | Non
         _put(kept, lambda array: new.get(id(array), array))
     own.clear()
     new.clear()
-    _give_back()
+    give_back()
     if source.where is not None or bytes_given < WORTH or len(alike) < 2:
         return []
     return [f"each rank holds the arrays that it was given, {say_bytes(bytes_given)}: the ranks of a machine share one "
             "copy of a store (handful prepare), of a file, and of numpy.load(path, mmap_mode='r')"]  # fmt: skip
-
-
-def _give_back() -> None:
-    """Give back what Arrow keeps of the memory that reading took; that is as much as the data (pyarrow 26)."""
-    if arrow := sys.modules.get("pyarrow"):
-        arrow.default_memory_pool().release_unused()
 
 
 def _large(sources: Iterable[Source]) -> list[Array]:

@@ -28,6 +28,7 @@ from handful.base.errors import MISTAKES
 from handful.base.keys import of_host
 from handful.data.base import Source
 from handful.optim.parts import needs_closure
+from handful.training.special.coupling import is_by_row
 from handful.training.training import Training
 from handful.transform.pipeline import Pipeline
 
@@ -277,6 +278,8 @@ class Evaluations:
 
     def __init__(self, t: Training, kept: list[object]) -> None:
         self.t, self.kept, self.rows = t, kept, len(t.state.history)
+        named = all(t.plan.choices[name].reproducible for name in ("loss", "metrics"))
+        self.nothing = named and is_by_row(t.objective.model)
 
     def changed(self) -> bool:
         """Whether one has since this was asked last."""
@@ -285,7 +288,7 @@ class Evaluations:
             return False
         self.rows = len(history)
         evaluated = any("valid_loss" in row for row in history[new:])
-        return bool(self.kept) and evaluated and in_python(self.t).values != self.kept
+        return bool(self.kept) and evaluated and not self.nothing and in_python(self.t).values != self.kept
 
 
 def known(what: Any) -> bool:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,15 @@ from handful.losses import ctc
 from handful.losses.metric import Metric, SumMetric
 from handful.losses.outputs import mapped, put_back, tensors_in
 from handful.models.base import Model, sixteens
+from handful.optim.parts import averages_itself, switch
 from handful.training.objective import Objective
 from handful.training.process.parallel import ALONE, Ranks
 from handful.training.special.adapters import Seen, counted
 from handful.training.special.coupling import rows as rows_of
 from handful.training.special.coupling import training_mode
+from handful.training.state import State
 from handful.training.watch.guards import ONE_ROW, OutOfMemory, is_out_of_memory
+from handful.training.watch.weights import Weights, copy_weights, load_weights
 
 
 def outputs(objective: Objective, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Batch, Any]]:
@@ -89,6 +93,25 @@ def infer(objective: Objective, batch: Batch) -> object:
         return objective.forward(batch)
     whole = batch.on_tensors(sixteens)
     return mapped(objective.forward(whole), lambda output: output[:rows])
+
+
+@contextmanager
+def evaluated(state: State) -> Iterator[Weights]:
+    """Inside the block the model has the weights that are scored and kept: the average, those that the optimizer
+    evaluates with, or its own; afterwards those that it trains, to the bit. Yields them: clone what is kept."""
+    trained = None
+    if state.average is not None and state.step:  # before the first step it is what the model has
+        trained = copy_weights(state.model)
+        load_weights(state.model, state.average)
+    elif averages_itself(state.optimizer):
+        trained = copy_weights(state.model)
+        switch(state.optimizer, "eval")
+    try:
+        yield copy_weights(state.model, clone=False)
+    finally:
+        if trained is not None:
+            switch(state.optimizer, "train")
+            load_weights(state.model, trained)
 
 
 def evaluate(

@@ -36,8 +36,10 @@ def rise(t: Training) -> str | None:
         return None
     stretch = min(STRETCHES, math.floor(2 * math.log2(s.position / (FROM * planned))))
     before, step, rose, since = s.course["at"].tolist() if s.course else (stretch, s.step, 0.0, -1)
+    if rose == OVER:
+        return None
     now, keep = momentum(s.optimizer)
-    if rose == OVER or len(now) != len(s.course.get("last", now)):
+    if len(now) != len(s.course.get("last", now)):
         return None
     sums, note = s.course.get("sums", now.new_zeros(2, len(now))).clone(), None
     if "last" in s.course:  # what has come since: of what was remembered then, keep**steps is left

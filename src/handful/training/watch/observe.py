@@ -26,7 +26,7 @@ from handful.training.process import checkpoint
 from handful.training.process.interrupts import INTERRUPTED
 from handful.training.state import Best
 from handful.training.training import Training
-from handful.training.watch.evaluation import evaluate
+from handful.training.watch.evaluation import evaluate, evaluated
 from handful.training.watch.guards import diverged, finite, not_finite_in
 from handful.training.watch.headway import rise
 from handful.training.watch.history import Window
@@ -44,7 +44,6 @@ from handful.training.watch.restart import (
     restart,
     telling,
 )
-from handful.training.watch.saved import evaluated
 from handful.training.watch.weights import Weights, as_last, copy_weights, left_as_it_was, load_weights, reader, under
 
 CONSIDERED = 16  # times in a run that the batch may grow
@@ -225,7 +224,8 @@ class Observer:
 def look(t: Training, row: Row) -> Row:
     """The row with the scores on the held-out rows; the weights are kept if they are the best so far."""
     assert t.valid is not None
-    t.ranks.spread(t.objective.buffers)  # running statistics follow rank 0's share of the batch
+    if t.ranks.size > 1:  # running statistics follow rank 0's share of the batch
+        t.ranks.spread(t.objective.buffers)
     before = t.objective.at_once
     with evaluated(t.state) as weights, left_as_it_was(t.state.loss):
         batches = t.valid.epoch(EVALUATION_BATCH, t.ranks.share)

@@ -1,8 +1,6 @@
 """The state of a run as it is written down, tensors and JSON, and as it becomes that again."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 from torch import Tensor
@@ -10,9 +8,10 @@ from torch import Tensor
 from handful.base.errors import HandfulError
 from handful.base.plan import Row
 from handful.optim.build import load_state, state_tensors
-from handful.optim.parts import averages_itself, switch
+from handful.optim.parts import averages_itself
 from handful.optim.state import order, put_in_order
 from handful.training.state import Best, Kept, State
+from handful.training.watch.evaluation import evaluated
 from handful.training.watch.history import Window
 from handful.training.watch.weights import Weights, changed, copy_weights, laid_out, load_weights, put_beside, under
 
@@ -20,25 +19,6 @@ PLAIN = (  # of the state: numbers, and lists and dicts of them
     "position", "step", "seconds", "micro_batch", "batch", "noise", "probing_cost", "back", "went_back", "skipped",
     "restarted", "history", "lowest",
 )  # fmt: skip
-
-
-@contextmanager
-def evaluated(state: State) -> Iterator[Weights]:
-    """Inside the block the model has the weights that are scored and kept: the average, those that the optimizer
-    evaluates with, or its own; afterwards those that it trains, to the bit. Yields them: clone what is kept."""
-    trained = None
-    if state.average is not None and state.step:  # before the first step it is what the model has
-        trained = copy_weights(state.model)
-        load_weights(state.model, state.average)
-    elif averages_itself(state.optimizer):
-        trained = copy_weights(state.model)
-        switch(state.optimizer, "eval")
-    try:
-        yield copy_weights(state.model, clone=False)
-    finally:
-        if trained is not None:
-            switch(state.optimizer, "train")
-            load_weights(state.model, trained)
 
 
 def tensors_of(state: State) -> dict[str, Tensor]:

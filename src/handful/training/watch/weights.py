@@ -88,12 +88,24 @@ def _parts(model: nn.Module) -> list[object]:
     return [name for name, _ in named] + [key for hooks in hooked for key in hooks]
 
 
+def _loads_plainly(module: nn.Module) -> bool:
+    """Whether to load it is to copy tensors, as far as the module itself goes."""
+    kind, ways = type(module), (nn.Module.load_state_dict, nn.Module._load_from_state_dict)
+    hooks = module._load_state_dict_pre_hooks or module._load_state_dict_post_hooks
+    return not hooks and (kind.load_state_dict, kind._load_from_state_dict) == ways
+
+
 def load_weights(model: nn.Module, weights: Weights) -> None:
     """Put parameters and buffers into the model, of which a buffer may have grown; HandfulError, and the model is as it
     was, when they belong to another model."""
     told = model.state_dict()
+    if told and told.keys() == weights.keys() and all(map(_loads_plainly, model.modules())):
+        alike = (type(held) is Tensor and held.shape == weights[name].shape for name, held in told.items())
+        if all(alike):
+            with torch.no_grad():
+                torch._foreach_copy_([*told.values()], [weights[name] for name in told])
+            return
     own = {name: held for name, held in told.items() if isinstance(held, Tensor)}
-    extra = {name: held for name, held in told.items() if name not in own}  # see `beside`
     lazy = any(map(nn.parameter.is_lazy, own.values()))  # they take the weights' shapes
     unlike = lazy or own.keys() != weights.keys() or any(v.shape != weights[k].shape for k, v in own.items())
     kept = [(v, v.clone()) for v in own.values() if not nn.parameter.is_lazy(v)] if unlike else []
@@ -107,8 +119,11 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
                 replaced.append((module._buffers, name, buffer))
                 module._buffers[name] = buffer.new_empty(saved.shape)  # not in place: the caller may hold the other
     own = copy_weights(model, clone=False) if replaced else own
+    for name in own:
+        del told[name]  # what is no Tensor stays (see `beside`), and the versions of the modules
+    told.update(weights if lazy else laid_out(own, weights))
     try:
-        model.load_state_dict(extra | (weights if lazy else laid_out(own, weights)), strict=True)
+        model.load_state_dict(told, strict=True)
     except RuntimeError as error:
         for buffers, name, buffer in replaced:
             buffers[name] = buffer
@@ -129,12 +144,13 @@ def _places(model: nn.Module, at: str = "", known: set[int] | None = None) -> di
         if isinstance(module, torch.jit.ScriptModule):
             continue
         at = f"{prefix}." if prefix else ""
-        aside: Iterable[str] = module._non_persistent_buffers_set
+        ours = type(module).__module__.startswith("handful.")  # whose buffers aside are made as the model is
+        aside: Iterable[str] = () if ours else module._non_persistent_buffers_set
         if hidden:
             found |= {at + name: (module._parameters, name) for name in module._parameters}
             aside = module._buffers
         found |= {at + name: (module._buffers, name) for name in aside}
-        if type(module).__module__.startswith(("torch.", "handful.")):
+        if ours or type(module).__module__.startswith("torch."):
             continue
         for name, value in vars(module).items():
             if name not in _MODULES_OWN:
@@ -245,7 +261,8 @@ def as_now(model: nn.Module, loss: object = None) -> Callable[[], None]:
             if name not in places and _packed(holder[key]) is not None:  # made by a call, and so again by the next
                 del holder[key]
         now = marks(model, loss)
-        put_beside(model, {n: form for n, form in forms.items() if now.get(n) != first[n]}, tensors, loss)
+        if new := {n: form for n, form in forms.items() if now.get(n) != first[n]}:
+            put_beside(model, new, tensors, loss)
 
     return back
 

@@ -16,6 +16,7 @@ from handful.transform.augment.base import Augment
 ROWS = 800  # half of them teach, half are asked
 FEWEST = 100  # rows to tell by
 SIDE = 16  # pixels that are looked at
+OF_NUMBERS = "for plain numbers no change is known that keeps the target"
 RIDGES = (0.01, 0.1, 1.0, 3.0)
 
 
@@ -57,7 +58,7 @@ def suggest(
             return "token_dropout(0.1)", "the label should not hang on a single word"
         case "text" | "language" | "tokens":
             return None, "each token is a target of a language model; other tokens would be another task"
-    return None, "for plain numbers no change is known that keeps the target"
+    return None, OF_NUMBERS
 
 
 def flips(shape: Sequence[int]) -> bool:

@@ -15,6 +15,7 @@ from handful.transform.steps.statistics import Moments, known_values
 from handful.transform.steps.step import Names, Step, listed
 
 _DAY = 86_400.0
+STRAIGHTER = 0.1  # of the target's variance, below which it may be chance that a number tells more as it is
 _CYCLES = {"day": _DAY, "week": 7 * _DAY, "year": 365.2425 * _DAY}  # seconds
 
 
@@ -28,6 +29,7 @@ class RobustAsinh(Step[Tensor]):
     Values [m, features]; float64 stays float64, all else gives float32; NaN stays NaN. The quantiles are exact up to 20
     million values, of a uniform keyed sample of rows beyond. beside: all features stay as they are, and the compressed
     ones follow: for a single layer, which could not find again what was in proportion to the numbers as they were.
+    kept: features that stay as they are (see `in_proportion`).
 
     >>> x = torch.tensor([[float(2**k), float(k)] for k in range(12)])
     >>> step = RobustAsinh().fit([x])
@@ -38,12 +40,14 @@ class RobustAsinh(Step[Tensor]):
     keeps_missing: ClassVar[bool] = True
     far: float = 4.0
     beside: bool = False
+    kept: tuple[int, ...] = ()
     long: Tensor | None = None  # int64: the features with a long tail, and of each
     median: Tensor | None = None  # float64
     spread: Tensor | None = None  # float64
 
     def learn(self, chunks: Iterator[Tensor]) -> Self:
-        found = {k: tail for k, values in enumerate(known_values(chunks)[0]) if (tail := _tail(values, self.far))}
+        features = [(k, x) for k, x in enumerate(known_values(chunks)[0]) if k not in self.kept]
+        found = {k: tail for k, x in features if (tail := _tail(x, self.far))}
         median, spread = (torch.tensor([tail[k] for tail in found.values()], dtype=torch.float64) for k in (0, 1))
         return replace(self, long=torch.tensor([*found], dtype=torch.int64), median=median, spread=spread)
 
@@ -64,7 +68,35 @@ class RobustAsinh(Step[Tensor]):
         which = listed(self.fitted(self.long).tolist(), names)
         kept = ", beside the numbers as they are, for a single layer" if self.beside else ""
         said = f"Long tails are compressed (arcsinh: logarithmic far from the median){kept}: {which}."
-        return [said] if which else []
+        straight = "Long tails stay as they are where the target is in proportion to the numbers themselves: "
+        return ([said] if which else []) + ([f"{straight}{listed(self.kept, names)}."] if self.kept else [])
+
+
+def in_proportion(x: NDArray[np.float64], y: NDArray[np.float64], far: float = RobustAsinh.far) -> tuple[int, ...]:
+    """The features of x [m, F] with a long tail that tell more of y [m] as they are than compressed, as parts do of a
+    total: a straight line through them leaves a tenth of its variance less, also without the row that is farthest out.
+    Missing values count as the median.
+
+    >>> part = np.exp(2 * np.random.default_rng(0).normal(size=(500, 2)))
+    >>> in_proportion(part, part[:, 0] + np.log(part[:, 1]))
+    (0,)
+    """
+    found, there = list[int](), np.isfinite(y)
+    y = y[there]
+    for k, values in enumerate(x[there].T):
+        known = np.isfinite(values)
+        if tail := _tail(values[known], far):
+            off = np.where(known, (values - tail[0]) / tail[1], 0.0)
+            near = np.abs(off) < np.abs(off).max()
+            gains = [_told(off[m], y[m]) - _told(np.arcsinh(off[m]), y[m]) for m in (np.full(len(y), True), near)]
+            found += [k] if min(gains) > STRAIGHTER else []
+    return tuple(found)
+
+
+def _told(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """The share of the variance of y [m] that a straight line through x [m] tells."""
+    x, y = x - x.mean(), y - y.mean()
+    return float((x @ y) ** 2) / max(float((x @ x) * (y @ y)), float(np.finfo(np.float64).tiny))
 
 
 def _tail(x: NDArray[np.float64], far: float) -> tuple[float, float] | None:

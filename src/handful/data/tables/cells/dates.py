@@ -178,7 +178,7 @@ def as_digits(seconds: Floats) -> Floats:
 def _in_calendar(year: Days, month: Days, day: Days) -> tuple[Days, Mask]:
     """(days since 1970-01-01, whether the calendar has the day)."""
     months = (year - 1970) * 12 + month - 1
-    days = months.astype("datetime64[M]").astype("datetime64[D]") + (day - 1)
+    days = months.astype("datetime64[M]").astype("datetime64[D]") + (day - 1).astype("timedelta64[D]")
     there = (month >= 1) & (month <= 12) & (day >= 1) & (days.astype("datetime64[M]").astype(np.int64) == months)
     return days.astype(np.int64), there
 

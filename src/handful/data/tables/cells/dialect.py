@@ -130,7 +130,7 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     separators = ("\t",) if ending.startswith(".tsv") else _SEPARATORS
     if not ending.startswith(".tsv") and (counted := _counted(_records(text, ",", cut))):
         return counted
-    text, comment = _without_comments(text, cut, separators)
+    text, comment = _without_comments(text, cut, separators) if "\n#" in f"\n{text}" else (text, None)
     padded = next((s for s in separators if s != "\t" and _is_padded(text, s, cut)), "")
     text = unpadded(text, padded) if padded else text
     skip, title = _before_header(text, cut, separators, trained)
@@ -147,7 +147,7 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     records = _records(text, found.separator, cut)
     if lines and records and not found.names:
         return found._replace(skip=skip + lines, names=tuple(map(str.strip, records[0])), below=TYPED[lines])
-    if named := _named(comment, found.separator, records):
+    if comment and (named := _named(comment, found.separator, records)):
         return found._replace(names=named, shape=f"the columns are named in a line that begins with #: {named[0]}")
     if found.names or not records:
         return found
@@ -175,8 +175,6 @@ def _looked_at(head: bytes) -> tuple[str, bool]:
 def _without_comments(text: str, cut: bool, separators: Sequence[str]) -> tuple[str, str | None]:
     """The text without lines that begin with #, and the last of those before the rows; None where rows may begin so
     (without them values are set apart alike in all lines, with them they are not), or they are titles."""
-    if not text.startswith("#") and "\n#" not in text:
-        return text, None
     lines = text.splitlines(keepends=True)
     marked = [line.startswith("#") for line in lines]
     rest = "".join(line for line, one in zip(lines, marked, strict=True) if not one)
