@@ -63,8 +63,7 @@ def tune(
     tried = sorted(losses.items())
     low, high = tried[0][0], tried[-1][0]
     if not math.isfinite(losses[best]):
-        which = f"every learning rate from {low:g} to {high:g}" if low < high else f"the learning rate {low:g}"
-        raise HandfulError(f"with {method.name} {which} diverged; give lower lrs")
+        raise HandfulError(f"with {method.name} every learning rate from {low:g} to {high:g} diverged; give lower lrs")
     counter.done(tries - len(losses))
     counter.say(
         f"{method.name}: learning rate {say_number(best)}, best of {len(tried)} from {say_number(low)} to "
