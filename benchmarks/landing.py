@@ -19,8 +19,8 @@ from never_worse_data import SETS, Set
 from handful.fit import run_training
 from handful.plan.build import assemble
 from handful.plan.probe.steps import step
+from handful.training.watch.evaluation import evaluated
 from handful.training.watch.observe import restore_best
-from handful.training.watch.saved import evaluated
 from handful.training.watch.weights import Weights, copy_weights, load_weights
 
 KINDS: dict[str, dict[str, object]] = {"open": {}, "given": {"lr": 1e-3, "until": "epochs(60) | plateau(5)"}}

@@ -304,7 +304,8 @@ def test_what_is_tried_before_the_first_step_leaves_no_trace_in_what_a_model_obs
     torch.testing.assert_close(model.largest, plain.largest, rtol=1e-5, atol=1e-7)
 
 
-def test_asking_for_outputs_changes_neither_what_a_model_observes_nor_a_loss(tmp_path: Path) -> None:
+@pytest.mark.parametrize("valid", [None, 0.3])
+def test_asking_for_outputs_changes_neither_what_a_model_observes_nor_a_loss(tmp_path: Path, valid: Any) -> None:
     class Counting(nn.Module):
         calls = 0
 
@@ -313,9 +314,10 @@ def test_asking_for_outputs_changes_neither_what_a_model_observes_nor_a_loss(tmp
             return F.cross_entropy(output, target)
 
     loss, x = Counting(), ONE["x"]
-    how = {"batch": B, "lr": 0.05, "until": "steps(3)", "valid": None, "quiet": True}
+    how = {"batch": B, "lr": 0.05, "until": "steps(3)", "valid": valid, "quiet": True}
     run = handful.fit(Observed(), (x, KINDS), loss=loss, out=tmp_path / "run", **how)
     loaded = handful.load(tmp_path / "run", model=Observed(), loss=loss)
+    assert torch.equal(loaded.model.largest, run.model.largest)
     for asked in (run, loaded):
         before, calls = run.model.largest.clone(), loss.calls
         first = asked.predict(10 * x)

@@ -195,7 +195,7 @@ class TargetFitter:
             size = torch.where((mean > 0) & (link == "exp"), mean, 1.0)  # so that rates begin near their mean
             return Regression(self.name, dtype, shape, outputs, mean=torch.zeros_like(mean), std=size)
         units = "seconds (a day has 86,400)" if self.column.dates else "its own units"
-        self._note(f"is predicted as a number, standardised for training; scores are in {units}.")
+        self._note(f"is predicted as a number, standardised for training and in the loss; other scores are in {units}.")
         spread, form = torch.where(std > 0, std, 1.0), form_of(self.column)
         return Regression(self.name, dtype, shape, outputs, form=form, mean=mean, std=spread)
 

@@ -20,6 +20,7 @@ from handful.report.document import picture_grid
 from handful.runs.judge.evaluate import Evaluation, evaluate
 from handful.runs.judge.examples import DARK
 from handful.training.training import Training
+from handful.training.watch.weights import buffers_kept
 from handful.transform.augment.base import Augment
 from handful.transform.augment.default import picture
 from handful.transform.inputs import SingleInput
@@ -42,7 +43,8 @@ def write(folder: Path, t: Training) -> str | None:
         known = t.pipeline.task in DETAILED and len(classes) <= CLASSES
         if t.valid is not None and t.held_out is not None:
             rows = len(t.valid.source)
-            found = evaluate(t.objective, t.pipeline, t.valid, t.held_out) if known else Evaluation("", {}, rows)
+            with buffers_kept(t.objective.model):
+                found = evaluate(t.objective, t.pipeline, t.valid, t.held_out) if known else Evaluation("", {}, rows)
             files.write_json(folder / EXTRAS, found.as_json())
         pixels = augmented(t.batches, t.pipeline)
         if pixels is not None:
