@@ -19,7 +19,9 @@ import torch
 
 import handful
 from handful.base.errors import HandfulError
+from handful.base.files import free_folder
 from handful.cli.watch import server_of
+from handful.sklearn import MiniBatchClassifier
 from handful.training.watch.folder import RunFolder
 
 TINY = ["--model", "linear", "--batch", "64", "--lr", "0.02", "--until", "epochs(2)"]
@@ -299,12 +301,20 @@ def test_export_weights_and_a_program(command, trained, raw, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [("--epochs", "--until 'epochs(N)'"), ("--batch-size", "--batch N"), ("--learning_rate", "--lr X"),
-     ("--num-train-epochs", "--until 'epochs(N)'"), ("--output-dir", "--out FOLDER")],
+     ("--num-train-epochs", "--until 'epochs(N)'"), ("--output-dir", "--out FOLDER"),
+     ("--dropout", "an option of the model: 'mlp(dropout=0.1)'"),
+     ("--warmup-ratio", "--schedule 'cosine(warmup=0.05)'")],
 )  # fmt: skip
 def test_the_flag_of_another_tool_is_answered_with_the_right_one(command, wrong, right):
     status, out, err = command("train", "digits", wrong, "3")
     assert (status, out) == (2, "")
     assert err == f"handful: there is no {wrong}; here it is {right}\n"
+
+
+def test_a_run_of_a_pattern_has_a_plain_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert free_folder("data/train-*.parquet") == Path("runs/train-1")
+    assert free_folder("*.csv") == Path("runs/run-1")
 
 
 def test_so_it_is_in_a_file_of_options_and_in_python(command, tmp_path):
@@ -314,6 +324,10 @@ def test_so_it_is_in_a_file_of_options_and_in_python(command, tmp_path):
     assert err == f"handful: {file}: there is no num_epochs; here it is --until 'epochs(N)'\n"
     with pytest.raises(HandfulError, match=r"there is no batch_size; here it is batch=N$"):
         handful.fit("linear", "iris", batch_size=8)
+    with pytest.raises(TypeError, match=r"^MiniBatchClassifier: there is no max_iter; here it is until='steps\(N\)'$"):
+        MiniBatchClassifier("linear", max_iter=8)
+    with pytest.raises(TypeError, match=r"'clip_norm' is given as options=\{'clip_norm': ...\}$"):
+        MiniBatchClassifier("linear", clip_norm=1.0)
     assert command("compare", "digits", "--budget", "0")[2].startswith("handful: --budget must be ")
 
 

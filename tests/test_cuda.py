@@ -209,7 +209,7 @@ def test_a_loss_that_is_not_finite_is_named_by_step_and_rows(monkeypatch):
     a, b = (fit(data=(x, Y), graph=graph, **options) for graph in ("auto", False))
     assert sum(counts) > 4
     assert a.stopped_because == b.stopped_because
-    assert "rows 700" in a.stopped_because
+    assert "row 700" in a.stopped_because
     assert all(bool(torch.isfinite(value).all()) for value in weights(a))
 
 

@@ -142,6 +142,12 @@ def test_history_is_exact_over_the_rows_of_its_window():
     assert run.history["position"] == [len(X), 2 * len(X), 3 * len(X)]
 
 
+def test_no_row_of_a_long_run_is_of_the_few_rows_since_the_row_before():
+    how = {"batch": 1, "lr": 1e-3, "optimizer": "sgd", "valid": 0.5, "quiet": True}
+    run = handful.fit("linear", (X[:40], Y[:40]), until="steps(6000)", **how)  # 30 apart, were there no look each 20
+    assert set(np.diff(run.history["step"][-200:])) == {20}
+
+
 def test_the_user_s_random_state_and_data_are_left_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -206,7 +212,7 @@ def test_non_finite_loss_stops_before_the_update_and_keeps_what_was_learned(tmp_
     bad = int(handful.Order(len(X))[64 * 6 : 64 * 7][10])
     x[bad] = float("nan")
     run = fit(mlp(), (x, Y), until="epochs(2)", out=tmp_path / "run")
-    assert f"it broke off: the loss is not finite at step 7, for rows {bad}" in run.stopped_because
+    assert f"it broke off: the loss is not finite at step 7, for row {bad} " in run.stopped_because
     assert "s, when it broke off." in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert all(torch.isfinite(p).all() for p in run.model.parameters())
 
@@ -323,7 +329,7 @@ def test_a_signal_ends_the_run_between_two_steps():
 
 
 def rows_named(run: handful.Run) -> list[int]:
-    return [int(n) for n in run.stopped_because.split(" rows ")[1].split(" of ")[0].split(", ")]
+    return [int(n) for n in run.stopped_because.split(" row")[1].removeprefix("s").split(" of ")[0].split(", ")]
 
 
 class OneNumber(torch.nn.Module):
@@ -343,7 +349,7 @@ def test_a_row_of_nan_is_named_by_its_number_in_the_users_data(loss, normed):
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(64), mlp()) if normed else mlp()
     run = fit(model, (x, Y), until="epochs(2)", valid=0.3, loss=loss)
     assert rows_named(run) == [bad]
-    assert "at step 7, for rows" in run.stopped_because
+    assert "at step 7, for row" in run.stopped_because
     assert "of arrays (rows count from 0)" in run.stopped_because
 
 

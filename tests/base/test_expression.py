@@ -66,6 +66,8 @@ def test_reads(text: str, value: Any) -> None:
         ("point(1, 2, 3, 4)", "too many positional"),
         ("point(1, nam=2)", "point takes no 'nam'. Did you mean 'name'?"),
         ("point(1", "cannot be read at character 6"),
+        ("5point", "invalid decimal literal; it is made of pair(...), point(...)"),
+        ("5", "'5' is not a thing; it is made of pair(...), point(...)"),
         ("point(1) + point(2)", "is not a thing"),
         ("point(1) | 3", "'3' is not a thing"),
         ("pair(1) | pair(2)", "cannot be joined"),

@@ -306,7 +306,37 @@ def test_a_class_for_each_place_of_rows_of_different_lengths():
         hits = (run.model(torch.cat(ROWS)).argmax(1) == torch.cat(tags)).double().mean()
     scores = run.evaluate(data)
     assert scores == {"loss": pytest.approx(float(wanted), rel=1e-5), "accuracy": pytest.approx(float(hits))}
-    assert run.predict(data)[7, : len(ROWS[7])].tolist() == run.model(ROWS[7]).argmax(1).tolist()
+    assert run.predict(data)[7].tolist() == run.model(ROWS[7]).argmax(1).tolist()
+
+
+def masked(samples):
+    """A third of the places hidden, at random, to be found again."""
+    ids = nn.utils.rnn.pad_sequence([s["ids"] for s in samples], batch_first=True)
+    hidden = (torch.rand(ids.shape) < 0.3) & (ids > 0)
+    return {"x": ids.masked_fill(hidden, 0), "mask": ids > 0, "labels": ids.masked_fill(~hidden, -100)}
+
+
+class Filler(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.e, self.o = nn.Embedding(20, 6), nn.Linear(6, 20)
+
+    def forward(self, x, mask):
+        return self.o(self.e(x)) * mask[..., None]
+
+
+def test_hidden_ids_that_another_drawing_did_not_hide_are_no_mistake(tmp_path):
+    data = Samples(lambda row: {"ids": ROWS[row].clamp(max=12)})
+    run = handful.fit(made(Filler), data, collate=masked, target="labels", **FIT | {"until": "steps(40)"})
+    assert not any("beside it" in note or "other outputs" in note for note in run.plan.notes)
+    later = Samples(lambda row: {"ids": ROWS[row].clamp(min=14)})  # ids that training never had
+    assert run.evaluate(later)["loss"] > run.evaluate(data)["loss"]
+    generator = torch.Generator().manual_seed(0)
+
+    def of_its_own(samples):
+        return {"x": torch.rand(len(samples), 4, generator=generator), "y": torch.zeros(len(samples))}
+
+    assert any("by what is not keyed" in note for note in handful.open(data, collate=of_its_own, target="y").notes)
 
 
 def test_random_samples_are_drawn_by_the_place_of_the_mini_batch(tmp_path):

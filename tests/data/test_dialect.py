@@ -91,3 +91,20 @@ def test_a_table_of_astropy(tmp_path):
     assert [*source.columns] == ["a", "c"]
     assert np.array_equal(source.take([0, 1, 2])["a"], [1.5, np.nan, 2.5], equal_nan=True)
     assert source.columns["c"].classes == ("w", "x y", "z")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("before", [0, 20_000])
+def test_quotes_that_no_other_closes_are_letters(tmp_path, whole, before):
+    texts = ['"Good film', 'bad "film', '5" long', '"quoted" word', 'end"', "plain, and more"] * 50
+    lines = [f"{text} number {k}\t{k % 2}" for k, text in enumerate(texts)]
+    for name in ("a.tsv", "a.csv"):
+        (tmp_path / name).write_text("sentence\tlabel\n" + "\n".join(lines) + "\n", encoding="utf-8")
+        source = handful.open(tmp_path / name, target="label")
+        source = source if whole else handful.prepare(tmp_path / name, tmp_path / f"{name}-store", target="label")
+        assert source.take(range(len(lines))).strings("sentence") == [line.split("\t")[0] for line in lines]
+        assert not whole or any("quotes are letters" in note for note in source.notes)
+    proper = "".join(f'"Good ""film"",\nnumber {k}",{k % 2}\n' for k in range(300))
+    (tmp_path / "b.csv").write_text("sentence,label\n" + proper, encoding="utf-8")
+    found = handful.open(tmp_path / "b.csv", target="label").take(range(300)).strings("sentence")
+    assert found == [f'Good "film",\nnumber {k}' for k in range(300)]

@@ -139,6 +139,17 @@ def test_the_index_in_a_csv_is_no_input_though_it_repeats(first, tmp_path):
     assert any("Left out, as it numbers the rows" in note for note in run.plan.notes)
 
 
+def test_a_column_without_a_name_that_numbers_nothing_is_learned_from(tmp_path):
+    """It was left out, "as it numbers the rows": of breeds that tell the target, accuracy was that of chance."""
+    breed = np.random.default_rng(0).choice(["pug", "collie", "boxer"], 200)
+    frame = pd.DataFrame({"": np.arange(200), "a": np.arange(200) % 7, "Unnamed: 2": breed, "y": breed == "pug"})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    run = handful.fit("linear", tmp_path / "a.csv", target="y", batch=16, lr=0.1, until="epochs(5)", quiet=True)
+    assert run.pipeline.uses == ("a", "Unnamed: 2")
+    assert any("Left out, as it numbers the rows: the one without a name." in note for note in run.plan.notes)
+    assert run.evaluate(frame)["accuracy"] == 1
+
+
 @pytest.mark.parametrize("name", ["rownames", "row.names", "Row Number", "No", "#", "id", "repeats"])
 def test_a_column_named_as_row_numbers_is_no_input_where_it_is_different_in_every_row(name, tmp_path):
     plain = pd.DataFrame(IRIS.data[:, :2], columns=["a", "b"]).assign(y=IRIS.target)

@@ -3,6 +3,7 @@
 from collections import OrderedDict, namedtuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import nn
 import handful
 from handful.base.errors import HandfulError
 from handful.losses.loss import class_axis
+from handful.runs.predict import write_predictions
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.normal(size=(90, 3, 8, 6)).astype(np.float32)
@@ -193,3 +195,91 @@ def test_rows_of_numbers_of_different_lengths_are_padded_for_an_own_model(tmp_pa
     assert loaded.evaluate({"x": rows, "y": labels}) == run.evaluate({"x": rows, "y": labels})
     with pytest.raises(HandfulError, match="different lengths"):
         handful.fit("mlp", {"x": rows, "y": labels}, target="y", **GIVEN)
+
+
+class Convolved(nn.Module):
+    """Scores [m, classes, T] of the places of a row, as convolutions give them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.e, self.c = nn.Embedding(20, 8, padding_idx=0), nn.Conv1d(8, 4, 3, padding=1)
+
+    def forward(self, x):
+        return self.c(self.e(x).transpose(1, 2))
+
+
+def tagged(n=600):
+    """Rows of 2 to 9 ids, those of the first 512 shorter, and a class for each place, of which some do not count."""
+    rng = np.random.default_rng(0)
+    ids = [torch.tensor(rng.integers(1, 20, int(rng.integers(2, 6 if k < 512 else 10)))) for k in range(n)]
+    ids[:2] = [ids[0][:2].repeat(2), ids[1][:2].repeat(2)]  # the first rows are as long as there are classes
+    return ids, [torch.where(torch.tensor(rng.random(len(row)) < 0.8), row % 4, -100) for row in ids]
+
+
+@pytest.mark.parametrize("loss", ["auto", nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)])
+def test_classes_before_the_places_of_rows_that_differ_in_length(loss, tmp_path):
+    ids, tags = tagged()
+    data = {"x": [row.tolist() for row in ids], "tags": [row.tolist() for row in tags]}
+    model, twin, pad = Convolved().double(), Convolved().double(), nn.utils.rnn.pad_sequence
+    how = {"optimizer": "sgd", "l2": 0, "schedule": "constant", "valid": None, "batch": 32, "lr": 0.5}
+    run = handful.fit(model, data, target="tags", loss=loss, micro_batch=5, until="steps(40)", quiet=True, **how)
+    optimizer, order = torch.optim.SGD(twin.parameters(), lr=0.5), handful.Order(len(ids), seed=0)
+    for k in range(40):
+        rows = order[32 * k : 32 * k + 32].tolist()
+        y = pad([tags[row] for row in rows], batch_first=True, padding_value=-100)
+        optimizer.zero_grad()
+        due = nn.CrossEntropyLoss() if loss == "auto" else loss
+        due(twin(pad([ids[row] for row in rows], batch_first=True)), y).backward()
+        optimizer.step()
+    torch.testing.assert_close(model.c.weight, twin.c.weight, rtol=1e-9, atol=1e-11)
+    with torch.no_grad():
+        found = [twin(row[None])[0].argmax(0) for row in ids]
+    assert [row.tolist() for row in run.predict({"x": data["x"]})] == [row.tolist() for row in found]
+    judge = run.as_function()
+    assert [judge({"x": row.tolist()}) for row in ids[:9]] == [row.tolist() for row in found[:9]]
+    right = sum(int((f == t).sum()) for f, t in zip(found, tags, strict=True))
+    assert run.evaluate(data)["accuracy"] == pytest.approx(right / sum(int((t >= 0).sum()) for t in tags))
+    for name in ("p.csv", "p.parquet"):
+        write_predictions(run, {"x": data["x"]}, tmp_path / name)
+        read = pd.read_csv(tmp_path / name) if name == "p.csv" else pd.read_parquet(tmp_path / name)
+        assert read["prediction"].tolist() == [" ".join(map(str, row.tolist())) for row in found]
+
+
+def test_a_square_of_scores_is_read_as_the_loss_reads_it():
+    x = torch.randint(1, 20, (60, 4), generator=torch.Generator().manual_seed(0))
+    how = {"batch": 20, "lr": 0.1, "until": "steps(30)", "quiet": True, "valid": None}
+    run = handful.fit(Convolved(), (x, x % 4), loss=nn.CrossEntropyLoss(), **how)
+    with torch.no_grad():
+        found = run.model(x).argmax(1)
+    assert run.evaluate((x, x % 4))["accuracy"] == pytest.approx(float((found == x % 4).double().mean()))
+    assert run.predict(x).tolist() == found.tolist()
+    reason = handful.fit(Convolved(), (x, x % 4), **how).plan.choices["loss"].reason
+    assert reason.endswith("loss=torch.nn.CrossEntropyLoss() where they are the first")
+
+
+WEIGHTS = [1.0, 2.0, 0.5, 3.0]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"label_smoothing": 0.1, "class_weight": WEIGHTS}, {"loss": "cross_entropy(label_smoothing=0.1)"},
+     {"loss": nn.CrossEntropyLoss(weight=torch.tensor(WEIGHTS), ignore_index=-100)}],
+)  # fmt: skip
+def test_scores_behind_the_places_are_smoothed_and_weighed_as_torch_does(given, tmp_path):
+    ids, tags = tagged(90)
+    data = {"x": [row.tolist() for row in ids], "tags": [row.tolist() for row in tags]}
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(20, 4)).double()
+    run = handful.fit(model, data, target="tags", until="steps(3)", batch=30, lr=0.1, out=tmp_path / "r", quiet=True,
+                      valid=None, **given)  # fmt: skip
+    weight = None if isinstance(given.get("loss"), str) else torch.tensor(WEIGHTS).double()
+    smoothing = 0.0 if isinstance(given.get("loss"), nn.Module) else 0.1
+    due = F.cross_entropy(
+        model(torch.cat(ids)).detach(), torch.cat(tags), weight, label_smoothing=smoothing, reduction="sum"
+    )
+    counted = torch.cat(tags)[torch.cat(tags) >= 0]
+    due = float(due) / (len(counted) if weight is None else float(weight[counted].sum()))
+    assert run.evaluate(data)["loss"] == pytest.approx(due, rel=1e-6)
+    if "loss" not in given or isinstance(given["loss"], str):
+        assert handful.load(tmp_path / "r", model=model).evaluate(data)["loss"] == pytest.approx(due, rel=1e-6)

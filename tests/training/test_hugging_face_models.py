@@ -127,6 +127,15 @@ def test_a_model_that_decodes_its_labels(tmp_path):
         run.predict(data)
 
 
+def test_ids_alone_that_are_padded_on_the_left_are_masked_there():
+    ids = torch.nn.utils.rnn.pad_sequence(list(IDS), batch_first=True, padding_side="left")
+    model = made(tf.BertForSequenceClassification, tf.BertConfig, num_labels=3, pad_token_id=0, **SIZES)
+    run = handful.fit(model, (ids, WORDS), **FIT)
+    with torch.no_grad():
+        due = run.model(input_ids=ids, attention_mask=(ids > 0).long()).logits
+    torch.testing.assert_close(run.outputs(ids).logits, due)
+
+
 def test_pictures(tmp_path):
     pictures = RNG.random((N, 3, 8, 8)).astype("float32")
     config = {k: v for k, v in SIZES.items() if k not in ("vocab_size", "max_position_embeddings")}

@@ -112,7 +112,7 @@ def test_skip_is_the_plain_loop_that_goes_on(tmp_path, capfd, given):
     assert run.exit_status == 0
     said = notes(run, "was skipped")
     assert [int(note.split("step ")[1].split()[0]) for note in said] == skipped
-    assert all(any(f"rows {row} " in note for row in NAN_ROWS) for note in said)
+    assert all(any(f"row {row} " in note for row in NAN_ROWS) for note in said)
     assert "column 'x' itself holds NaN" in said[0]
     printed = " ".join("".join(capfd.readouterr()).split())
     assert all(note in printed for note in said)

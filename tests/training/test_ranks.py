@@ -51,7 +51,7 @@ FAULTS = {  # what happens -> exit statuses, and what each rank says
     "rate": ([2, 2], ["rank 1 has another plan than rank 0: lr is 0.2 and not 0.1"] * 2),
     "file": ([3, 2], ["rank 1 of 2 ended: .*missing.csv", "missing.csv"]),
     "late": ([2, 0], ["rank 1 of 2 did not come to 127.0.0.1", ""]),
-    "NaN": ([3, 3], [r"not finite at step \d+, for rows 17 of .*'x' itself holds NaN"] * 2),
+    "NaN": ([3, 3], [r"not finite at step \d+, for row 17 of .*'x' itself holds NaN"] * 2),
     "SIGTERM": ([-15, -15], ["", ""]),
     "SIGINT": ([130, 130], ["it was interrupted"] * 2),
     "memory": ([0, 0], ["reached 12 steps 12 3"] * 2),

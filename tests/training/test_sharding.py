@@ -84,7 +84,7 @@ FAULTS = {  # what happens to rank 1 -> exit statuses, and what each rank says
     "exception": ([3, 1], ["rank 1 of 2 ended: RuntimeError the cable is loose", "the cable is loose"]),
     "SIGKILL": ([3, -9], [r"rank 1 of 2 \(process \d+ on .*\) is gone", ""]),
     "memory": ([3, 2], ["rank 1 of 2 ended: memory ran out", "give a micro_batch below 10"]),
-    "NaN": ([3, 3], [r"not finite at step \d+, for rows 17 of .*'x' itself holds NaN"] * 2),
+    "NaN": ([3, 3], [r"not finite at step \d+, for row 17 of .*'x' itself holds NaN"] * 2),
     "SIGINT": ([130, 130], ["it was interrupted"] * 2),
     "rate": ([2, 2], ["rank 1 has another plan than rank 0: lr is 0.2 and not 0.1"] * 2),
 }

@@ -136,7 +136,7 @@ def test_a_row_that_is_not_finite_is_named_where_the_host_draws_the_rows(taken, 
     x[411, 3] = math.nan
     options = {"valid": None, "batch": 8, "preprocess": None, "ema": 0.9}
     a, b = fit(data=(x, Y), **options), plain(data=(x, Y), **options)
-    assert "rows 411" in a.stopped_because
+    assert "row 411" in a.stopped_because
     assert_same(a, b)
 
 
@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_finite_turns_updates_off_and_is_named(taken, norm, o
     x[411, 3] = math.nan
     options = {"valid": None, "batch": 8, "preprocess": None, "optimizer": optimizer, "ema": 0.9}
     a, b = fit(Net(norm), (x, Y), **options), plain(Net(norm), (x, Y), **options)
-    assert "rows 411" in a.stopped_because
+    assert "row 411" in a.stopped_because
     assert 5 < a.state.step < 88
     assert_same(a, b)
 

@@ -9,12 +9,12 @@ import inspect
 import operator
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_args, get_type_hints
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError, did_you_mean, some
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -49,7 +49,7 @@ def parse(text: str, known: Mapping[str, Callable[..., T]], what: str) -> T:
         return _Parser(source, known, what).build(tree)
     except SyntaxError as error:
         place = f" at character {error.offset}" if error.offset else ""
-        raise HandfulError(f"the {what} '{source}' cannot be read{place}: {error.msg}") from None
+        raise HandfulError(f"the {what} '{source}' cannot be read{place}: {error.msg}{_forms(known)}") from None
     except (RecursionError, MemoryError):
         raise HandfulError(f"the {what} '{source[:40]}...' is nested too deeply") from None
     except UnicodeError:
@@ -81,7 +81,7 @@ class _Parser(Generic[T]):
                     return joined
                 except TypeError:
                     raise self.error(node, f"a {self.what} cannot be joined with '|' or '&'") from None
-        raise self.error(node, f"'{self.text(node)}' is not a {self.what}")
+        raise self.error(node, f"'{self.text(node)}' is not a {self.what}{_forms(self.known)}")
 
     def value(self, node: ast.expr) -> object:
         """An argument: a number, a string, True, False, None, a list of such, or an object."""
@@ -122,6 +122,11 @@ class _Parser(Generic[T]):
         *before, line = self.source.splitlines()[: node.lineno]
         at = sum(len(one) + 1 for one in before) + len(line.encode()[: node.col_offset].decode()) + 1
         return HandfulError(f"in the {self.what} '{self.source}', character {at}: {sentence}")
+
+
+def _forms(known: Iterable[str]) -> str:
+    """What may stand there instead."""
+    return f"; it is made of {some([f'{name}(...)' for name in sorted(known)], 12)}"
 
 
 @lru_cache(256)

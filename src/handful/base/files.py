@@ -243,7 +243,8 @@ def written_down(stream: BufferedIOBase | BinaryIO, beside: Path) -> Path:
 def free_folder(data: str, suffix: str = "") -> Path:
     """A run folder for data of this name (-: what is piped in) that is not there yet: runs/NAME-K. Where torchrun
     starts a process again, the last one that is there: its run goes on."""
-    name = "stdin" if data == "-" else (Path(data.rstrip("/")).name.split(".")[0] or "run")
+    plain = re.sub(r"[*?\[\]]", "", Path(data.rstrip("/")).name.split(".")[0]).strip("-_")  # data may be a pattern
+    name = "stdin" if data == "-" else (plain or "run")
     name += suffix
     free = next(k for k in count(1) if not (Path("runs") / f"{name}-{k}").exists())
     again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"

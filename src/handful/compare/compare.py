@@ -340,6 +340,7 @@ def _choices(task: Task, lrs: Rates, c: Comparison) -> dict[str, Choice]:
         "seeds": Choice(seeds, "given", certain if seeds >= SEEDS else "too few to name a winner: that takes 3"),
         "target": Choice(target.words, "given" if target.why == "given" else "measured", target.why),
         "rows": Choice(plan.rows, "found", held),
+        "data": Choice(file_name(plan.choices["data"].value), "given", " ".join(runs[0].run.pipeline.notes)),
     }
     if automatic := [r.run.plan.choices["batch"] for r in runs if r.method.size is None]:
         out["auto's batch"] = automatic[0]

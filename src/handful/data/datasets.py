@@ -221,7 +221,7 @@ class DatasetRows(Source):
                 left[key] = error
         if left and (self.target in left or not self.columns.keys() - {self.target}):
             raise next(iter(left.values()))
-        if not o.collate and self._differs(some):
+        if self._differs(some):
             self.serial = True
             self.notes.append(
                 f"{o.name} gives other values whenever a row is read, by what is not keyed: another run sees others."
@@ -234,6 +234,8 @@ class DatasetRows(Source):
         with suppress(HandfulError):  # named later
             reads = [drawn(lambda: self.read(rows))[0].values() for _ in range(3)]
             each = [[v.values if isinstance(v, Ragged) else v for v in read] for read in reads]
+            if self.collate is not None:  # or objects of any kind
+                each = [[v for v in read if isinstance(v, Tensor)] for read in each]
             plain = [[in_bytes(v) if isinstance(v, Tensor) else v for v in read] for read in each]
             return any(other != plain[0] for other in plain)
         return False

@@ -10,9 +10,9 @@ A loss is a callable `(output, target)` that returns one of
 import copy
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,7 @@ class cross_entropy:
 
     label_smoothing: float = 0.0
     class_weight: tuple[float, ...] | None = None
+    last: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.class_weight is not None:  # a list, by its text
@@ -49,7 +50,7 @@ class cross_entropy:
 
     def __call__(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | Tensor:
         weight = None if self.class_weight is None else beside(output, self.class_weight)
-        return _softmax_loss(output, target, weight, self.label_smoothing)
+        return _softmax_loss(output, target, weight, self.label_smoothing, self.last)
 
 
 def beside(output: Tensor, numbers: float | tuple[float, ...]) -> Tensor:
@@ -63,10 +64,13 @@ def _numbers(numbers: float | tuple[float, ...], dtype: torch.dtype, device: tor
 
 
 def _softmax_loss(
-    output: Tensor, target: Tensor, weight: Tensor | None, smoothing: float | None
+    output: Tensor, target: Tensor, weight: Tensor | None, smoothing: float | None, last: bool = False
 ) -> tuple[Tensor, Tensor] | Tensor:
     """Values, and what each counts for: its class's weight, or nothing where the id is -100. smoothing: None where the
-    output is log-softmax already."""
+    output is log-softmax already; last: the classes stand behind the places, [m, T, C]."""
+    if last:
+        values, counted = _softmax_loss(output.flatten(0, -2), target.flatten(), weight, smoothing)
+        return values.reshape(target.shape), counted.reshape(target.shape)
     if smoothing is None:
         values = F.nll_loss(output, target, weight, reduction="none")
     else:
@@ -78,19 +82,13 @@ def _softmax_loss(
 
 
 @dataclass(frozen=True)
-class token_cross_entropy:
-    """Cross-entropy per token: logits [m, T, V], ids [m, T]; ids of -100 (padding) count for nothing.
+class token_cross_entropy(cross_entropy):
+    """`cross_entropy` per token: logits [m, T, V], ids [m, T]; ids of -100 (padding) count for nothing.
 
     The mean is over all counted tokens of the mini-batch, not a mean of the rows' means.
     """
 
-    label_smoothing: float = 0.0
-
-    def __call__(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        values = F.cross_entropy(
-            output.flatten(0, -2), target.flatten(), reduction="none", label_smoothing=self.label_smoothing
-        )
-        return values.reshape(target.shape), target != -100
+    last = True
 
 
 @dataclass(frozen=True)
@@ -312,7 +310,10 @@ def _module_values(loss: _Loss) -> tuple[LossFunction, str, list[str]]:
 
 class Counted:
     """torch's cross-entropy, of logits or of their logarithms, as values and what each counts for.
-    ignored: the id that counts for nothing; in targets with several positions it is -100, so metrics leave them out."""
+    ignored: the id that counts for nothing; in targets with several positions it is -100, so metrics leave them out;
+    last: see `_softmax_loss`."""
+
+    last = False
 
     def __init__(self, loss: nn.CrossEntropyLoss | nn.NLLLoss) -> None:
         self.weight, self.ignored = loss.weight, loss.ignore_index
@@ -322,7 +323,7 @@ class Counted:
         if not target.is_floating_point():
             target = torch.where(target == self.ignored, -100, target)
         weight = None if self.weight is None else self.weight.to(output)
-        return _softmax_loss(output, target, weight, self.smoothing)
+        return _softmax_loss(output, target, weight, self.smoothing, self.last)
 
 
 @dataclass(frozen=True)
@@ -387,6 +388,7 @@ def planned_loss(choices: Mapping[str, Choice], text: str) -> LossFunction:
     """The loss of a plan, which training minimised, from its name and the choices that soften a cross-entropy."""
     smoothing, weights = (choices[k].value if k in choices else None for k in ("label_smoothing", "class_weight"))
     weights = tuple(weights) if isinstance(weights, list) else None
-    if text == "cross_entropy" and (smoothing or weights):
-        return cross_entropy(smoothing or 0.0, weights)
-    return as_loss(text)[0]
+    loss = as_loss(text)[0]
+    if isinstance(loss, cross_entropy) and (smoothing or weights):
+        return replace(loss, label_smoothing=smoothing or 0.0, class_weight=weights)
+    return loss

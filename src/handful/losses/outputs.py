@@ -106,13 +106,21 @@ def losses_in(output: object) -> list[str]:
     return [str(name) for name, part in output.items() if isinstance(part, Tensor) and part.ndim == 0]
 
 
+CLASSES_FIRST = ".T"  # behind the name of a part: scores [m, C, T] of places, to be taken as [m, T, C]
+
+
 def part_of(output: object, part: str) -> object:
     """The part of that name, of a tuple also by its place from the end; the output itself for "", and where it is one
     Tensor, as of a model that gives a loss with it only where it is called with the target.
 
     >>> part_of((1, 2, 3), "-2"), part_of({"a": 1}, "a"), part_of(torch.ones(1), "logits")
     (2, 1, tensor([1.]))
+    >>> part_of({"a": torch.ones(2, 3, 7)}, "a.T").shape
+    torch.Size([2, 7, 3])
     """
+    if part.endswith(CLASSES_FIRST):
+        found = part_of(output, part.removesuffix(CLASSES_FIRST))
+        return found.movedim(1, -1) if isinstance(found, Tensor) else found
     match output:
         case tuple() | list() if part.startswith("-") and len(output) >= -int(part):
             return output[int(part)]

@@ -210,7 +210,7 @@ def as_schedule(schedule: object) -> Schedule:
         case LRScheduler():
             name = type(schedule).__name__
             raise HandfulError(
-                f"a ready {name} cannot be replayed; pass from_torch(lambda optimizer: {name}(optimizer, ...))"
+                f"a ready {name} cannot be replayed; pass schedule=lambda optimizer: {name}(optimizer, ...)"
             )
         case _ if callable(schedule):
             return called(schedule)

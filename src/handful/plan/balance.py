@@ -40,11 +40,11 @@ def count(pipeline: Pipeline, train: Source, weight: str | None = None) -> NDArr
     target = pipeline.target
     if target is None or pipeline.task not in ("classification", "multilabel") or len(target.shape) > 1:
         return None
+    if pipeline.task == "classification" and (target.dense or not target.counted):  # a class for each token, or shares
+        return None
     counts: NDArray[Any] = np.zeros(pipeline.outputs + 1, dtype=np.int64 if weight is None else np.float64)
     for rows in blocks(len(train), 65536):
         y = encoded(pipeline, target, train, rows)
-        if y.dim() > 1 and pipeline.task == "classification":
-            return None  # a class for each token
         if pipeline.task == "multilabel":
             counts[:-1] += (y > 0.5).reshape(len(y), -1).sum(0).numpy()
         else:

@@ -107,7 +107,7 @@ def batch_size(asked: object, n: int) -> Choice | None:
     size = whole("batch", int(asked) if isinstance(asked, str) else asked, least=1)
     if size > n:
         raise HandfulError(
-            f"a batch of {size:,} is larger than the training data ({n:,} rows); use batch='full' or at most {n:,}"
+            f"a batch of {size:,} is larger than the training data ({n:,} rows); use 'full', or at most {n:,}"
         )
     return Choice(size, "given", "stochastic gradient descent: one row per step" if size == 1 else "")
 
@@ -378,7 +378,8 @@ def intervals(
     else:
         every = max(1, round(float(asked) * n))
         choice = Choice(every / n, "given", "epochs")
-    return every, max(size, n // 50, (planned or 0) // MOMENTS, min(APART * size, (planned or 0) // FEWER)), choice
+    apart = max(size, n // 50, (planned or 0) // MOMENTS, min(APART * size, (planned or 0) // FEWER))
+    return every, apart if apart < every else -(-apart // every) * every, choice  # none shortly after another
 
 
 def check_rules(

@@ -5,6 +5,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -29,6 +30,7 @@ from handful.transform.target import Target
 T = TypeVar("T")
 
 FAR = 30.0  # times a model's first outputs
+_MOST_ROWS = 64  # that are tried one by one
 TRIED = 512  # rows on which metrics of the caller's own are tried
 
 
@@ -301,18 +303,53 @@ def link_by_slope(objective: Objective, batch: Batch, part: str) -> str | None:
     y = y.to(found).reshape(found.shape)
 
     def slope(at: Tensor) -> float:
-        scores = at.clone().requires_grad_()
-        loss = objective.row_losses(mapped(output, lambda o: scores if o is found else o), batch)[0]
-        return float(torch.autograd.grad(loss, scores)[0].abs().max())
+        return float(_slope(objective, batch, output, found, at).abs().max())
 
     tried = {"": y, "sigmoid": torch.logit(y, eps=1e-3), "exp": y.clamp_min(1e-3).log()}
     for link, at in tried.items():
         if (link and float(y.min()) < 0) or (link == "sigmoid" and float(y.max()) > 1):
             continue
-        with torch.enable_grad(), contextlib.suppress(*MISTAKES):
+        with contextlib.suppress(*MISTAKES):
             if slope(at) < 1e-2 * slope(at + 0.5):
                 return link
     return None
+
+
+def _slope(objective: Objective, batch: Batch, output: object, part: object, at: Tensor) -> Tensor:
+    """Of the loss, where the part of the output is `at`; 0 where the loss takes another part."""
+    with torch.enable_grad():
+        scores = at.detach().clone().requires_grad_()
+        loss = objective.row_losses(mapped(output, lambda o: scores if o is part else o), batch)[0]
+        return torch.autograd.grad(loss + 0 * scores.sum(), scores)[0]
+
+
+def not_square(objective: Objective, output: object, y: object, data: Data) -> tuple[object, object]:
+    """Output and target where scores of places tell which side is the classes: of rows that differ in length, one that
+    is not as long as there are classes."""
+    target = data.pipeline.target
+    for row in range(min(len(data.train), _MOST_ROWS)) if target and None in target.shape else ():
+        if not isinstance(output, Tensor) or output.ndim != 3 or output.shape[1] != output.shape[2]:
+            break
+        batch = objective.to_device(data.pipeline(data.train.take([row])))
+        output, y = quietly(objective.model, partial(objective.forward, batch)), batch.columns["y"]
+    return output, y
+
+
+def classes_of_places(objective: Objective, batch: Batch, target: Target) -> tuple[int, bool]:
+    """How many classes the scores of places are of; and whether they are [m, C, T] for the loss, where their shape,
+    without the length of this batch, may be read as [m, T, C], too. Of a square the slopes of a cross-entropy tell,
+    which add up to 0 over classes."""
+    output, y = objective.forward(batch), batch.tensor("y")
+    found = part_of(output, objective.part)
+    axis = class_axis(tuple(found.shape), tuple(y.shape)) if isinstance(found, Tensor) else None
+    if not isinstance(found, Tensor) or axis is None:
+        return target.outputs, False
+    if found.ndim == 3 and found.shape[1] == found.shape[2]:
+        with contextlib.suppress(*MISTAKES):
+            first, last = (_slope(objective, batch, output, found, found).sum(k).abs().max() for k in (1, 2))
+            axis = 1 if first < last else -1
+    either = class_axis(tuple(found.shape), (len(found), *target.shape)) == -1
+    return found.shape[axis], axis == 1 and either
 
 
 def _has_shape(found: object, batch: Batch, target: Target) -> bool:
@@ -328,15 +365,10 @@ def _has_shape(found: object, batch: Batch, target: Target) -> bool:
 
 def _pulls(objective: Objective, output: object, found: Any, batch: Batch) -> bool:
     """Whether a step down the loss raises the true class's score against the mean of the others', in every row."""
-    with torch.enable_grad():
-        scores = found.detach().clone().requires_grad_()
-        try:
-            loss = objective.row_losses(mapped(output, lambda o: scores if o is found else o), batch)[0]
-            if not loss.requires_grad:  # it wants another part
-                return False
-            (slope,) = torch.autograd.grad(loss, scores)
-        except MISTAKES:
-            return True  # the loss cannot be asked: as the shapes say
+    try:
+        slope = _slope(objective, batch, output, found, found)
+    except MISTAKES:
+        return True  # the loss cannot be asked: as the shapes say
     y = batch.tensor("y").reshape(-1, 1)
     kept = y.flatten() != IGNORED
     slope, y = slope[kept], y[kept]

@@ -1,6 +1,6 @@
 """The loss and the metrics of a run: those of the task, or those asked for, with their reasons."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from handful.losses import ctc
 from handful.losses.asked import Metrics, as_metrics
 from handful.losses.left_out import ignored_id, leaving_out, link_of
 from handful.losses.loss import (
+    Counted,
     LossFunction,
     as_loss,
     class_axis,
@@ -27,7 +28,7 @@ from handful.losses.loss import (
     token_cross_entropy,
 )
 from handful.losses.metric import Metric
-from handful.losses.outputs import tensors_in
+from handful.losses.outputs import CLASSES_FIRST, tensors_in
 from handful.losses.together import heads, together
 from handful.plan import dry_run
 from handful.plan.balance import ClassWeight, class_weights, count
@@ -47,28 +48,34 @@ OWN_LOSS = (
 
 
 def loss(
-    asked: str | Callable[..., object] | None, output: object, data: Data, smoothing: float, class_weight: ClassWeight
-) -> tuple[LossFunction, Choice, list[str]]:
-    """The loss of the task; its fit to the model's output is checked here, where a mistake is cheap."""
+    asked: str | Callable[..., object] | None, output: object, y: object, data: Data, smoothing: float,
+    class_weight: ClassWeight,
+) -> tuple[LossFunction, Choice, list[str]]:  # fmt: skip
+    """The loss of the task; its fit to the model's output and to y is checked here, where a mistake is cheap."""
     if asked in (None, "auto"):
-        text, reason = _loss_of_task(output, data.pipeline)
-        if text != "cross_entropy" and (smoothing or class_weight is not None):
-            raise HandfulError(_softens_no(text, data.pipeline))
+        text, reason = _loss_of_task(output, y, data.pipeline)
         function, _, notes = as_loss(text)
-        if text == "cross_entropy":
-            function = cross_entropy(smoothing, _weights(class_weight, data, output))
+        if isinstance(function, cross_entropy):
+            function = _softened(function, smoothing, class_weight, data, output)
+        elif smoothing or class_weight is not None:
+            raise HandfulError(_softens_no(text, data.pipeline))
         return function, Choice(text, "found", reason), notes
     asked = name_of(asked) or asked
     if asked == "cross_entropy":
         target = data.pipeline.target
         if isinstance(output, Tensor) and output.ndim == 2 and target and target.classes and not target.dense:
             _check_scores(output, len(target.classes))
-        function = cross_entropy(smoothing, _weights(class_weight, data, output))
+        asked = "token_cross_entropy" if _behind_places(output, y) else asked
+        function = _softened(as_loss(asked)[0], smoothing, class_weight, data, output)
         _check_kind(function, asked, output, data.pipeline)
         return function, Choice(asked, "given"), []
     if smoothing or class_weight is not None:
         raise HandfulError("label_smoothing and class_weight go with loss='auto'; give them to your own loss instead")
     function, text, notes = as_loss(asked)
+    if isinstance(function, Counted):
+        function.last = _behind_places(output, y)
+    if type(function) is cross_entropy and _behind_places(output, y):
+        function, text = token_cross_entropy(function.label_smoothing, function.class_weight), f"token_{text}"
     _check_kind(function, text, output, data.pipeline)
     if (several := data.pipeline.several) and several.sizes and isinstance(output, Tensor):
         match function:
@@ -78,6 +85,21 @@ def loss(
     if target := data.pipeline.target:
         function = leaving_out(function, target.ignored, target.outputs, len(target.shape))
     return function, Choice(text, "given") if isinstance(asked, str) else Choice.own(text), notes
+
+
+def _behind_places(output: object, y: object) -> bool:
+    """Whether the scores can only be [m, T, C], where torch's losses take [m, C, T]."""
+    if not isinstance(output, Tensor) or not isinstance(y, Tensor) or output.ndim != 3:
+        return False
+    return class_axis(tuple(output.shape), tuple(y.shape)) == -1 and output.shape[1] != output.shape[2]
+
+
+def _softened(
+    loss: LossFunction, smoothing: float, class_weight: ClassWeight, data: Data, output: object
+) -> LossFunction:
+    assert isinstance(loss, cross_entropy)
+    scores = output.shape[-1 if loss.last else 1] if isinstance(output, Tensor) and output.ndim > 1 else 0
+    return replace(loss, label_smoothing=smoothing, class_weight=_weights(class_weight, data, scores))
 
 
 def _softens_no(text: str, pipeline: Pipeline) -> str:
@@ -132,6 +154,40 @@ def leave_out(loss: LossFunction, data: Data, target: Target, name: str) -> None
     data.pipeline = replace(data.pipeline, target=replace(target, ignored=None))
 
 
+def of_any_id(pipeline: Pipeline) -> Pipeline:
+    """With ids of places that are not held to those seen, while it is not known what predicts them."""
+    dense = pipeline.target and pipeline.target.dense and pipeline.task == "classification"
+    return pipeline.predicted_by(None) if dense else pipeline
+
+
+def find_places(objective: Objective, loss: LossFunction, tried: Callable[[], Batch], data: Data, *, own: bool) -> None:
+    """Find out on which side of the places of a row the scores of their classes stand, and how many these are. own:
+    the loss is the caller's own, and the part that predicts is known."""
+    data.pipeline = data.pipeline if own or data.pipeline.several else data.pipeline.predicted_by("")
+    target = data.pipeline.target
+    if target is None or target.task != "classification" or not target.dense or target.part is None:
+        return
+    objective.minimise(loss, [])
+    batch = tried()
+    count, first = dry_run.quietly(objective.model, lambda: dry_run.classes_of_places(objective, batch, target))
+    objective.part += CLASSES_FIRST if first else ""
+    data.pipeline = replace(data.pipeline, target=replace(target, outputs=count, part=objective.part))
+
+
+def place_numbers(objective: Objective, data: Data, output: object, sample: Batch, chooser: Chooser) -> None:
+    """Give the scores of a regression a number near its targets, and note where a model of the caller's own starts far
+    from them."""
+    if data.train.target is None:
+        return
+    first = data.train.take(range(min(256, len(data.train))), [data.train.target])
+    objective.centre(first.tensor(data.train.target))
+    pairs: list[tuple[object, object]] = [(output, sample.columns.get("y"))]
+    if objective.several:
+        pairs = [*objective.several.numbers_of(output, sample.columns["y"])]  # type: ignore[arg-type]
+    far = [dry_run.warn_of_distance(*pair) for pair in pairs if data.own_model]
+    chooser.notes += [note for note in far if note]
+
+
 def link_outputs(
     objective: Objective, loss: LossFunction, tried: Callable[[], Batch], data: Data, chooser: Chooser
 ) -> None:
@@ -170,10 +226,10 @@ def softening(function: LossFunction, class_weight: ClassWeight) -> dict[str, Ch
     return found
 
 
-def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
+def _loss_of_task(output: object, y: object, pipeline: Pipeline) -> tuple[str, str]:
     task = pipeline.task
     if several := pipeline.several:
-        return _loss_of_several(output, pipeline, several)
+        return _loss_of_several(output, y, pipeline, several)
     output = ctc.only_valid(output) if task == "sequence" else output
     if not isinstance(output, Tensor):
         way = OWN_LOSS if tensors_in(output) else "let its forward return a Tensor"
@@ -181,7 +237,8 @@ def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
     classes = len(pipeline.classes or ())
     target = pipeline.target
     if task == "classification" and target is not None and target.dense:
-        return _dense_loss(output, target)
+        shape = tuple(y.shape) if isinstance(y, Tensor) else (len(output), *target.shape)
+        return _dense_loss(output, target, class_axis(tuple(output.shape), shape))
     if task == "classification":
         if output.ndim == 1 or output.shape[-1] == 1:
             if classes != 2:
@@ -208,7 +265,7 @@ def _loss_of_task(output: object, pipeline: Pipeline) -> tuple[str, str]:
     return "mse", "the target is a number"
 
 
-def _loss_of_several(output: object, pipeline: Pipeline, several: Several) -> tuple[str, str]:
+def _loss_of_several(output: object, y: object, pipeline: Pipeline, several: Several) -> tuple[str, str]:
     found = heads(output, several.names, several.sizes)
     if not several.sizes or found is None:
         raise HandfulError(
@@ -216,7 +273,11 @@ def _loss_of_several(output: object, pipeline: Pipeline, several: Several) -> tu
             f"or a tuple in this order, with {', '.join(str(part.outputs) for part in several.parts)} scores; or "
             "pass loss=, a callable (output, target)"
         )
-    each = [_loss_of_task(head, replace(pipeline, target=part))[0] for head, part in zip(found, several.parts)]
+    ys: Mapping[str, object] = y if isinstance(y, Mapping) else {}
+    each = [
+        _loss_of_task(head, ys.get(part.column), replace(pipeline, target=part))[0]
+        for head, part in zip(found, several.parts, strict=True)
+    ]
     return together(each, sizes=several.sizes).text(), "the sum of each target's usual loss"
 
 
@@ -227,8 +288,7 @@ def _check_scores(output: Tensor, classes: int) -> None:
         )
 
 
-def _dense_loss(output: Tensor, target: Target) -> tuple[str, str]:
-    axis = class_axis(tuple(output.shape), (len(output), *target.shape))
+def _dense_loss(output: Tensor, target: Target, axis: int | None) -> tuple[str, str]:
     if axis is None:
         raise HandfulError(
             f"the target holds a class for each of {' x '.join(map(str, target.shape))} positions per row; the model "
@@ -241,13 +301,14 @@ def _dense_loss(output: Tensor, target: Target) -> tuple[str, str]:
         )
     if axis == 1:
         return "cross_entropy", "a class for each position"
-    return "token_cross_entropy", "a class for each token"
+    square = len(target.shape) == 1 and output.shape[1] == output.shape[2]
+    way = ", its scores the last axis of a square; loss=torch.nn.CrossEntropyLoss() where they are the first"
+    return "token_cross_entropy", f"a class for each token{way if square else ''}"
 
 
-def _weights(asked: ClassWeight, data: Data, output: object) -> tuple[float, ...] | None:
+def _weights(asked: ClassWeight, data: Data, scores: int) -> tuple[float, ...] | None:
     if asked is None:
         return None
-    scores = output.shape[1] if isinstance(output, Tensor) and output.ndim > 1 else 0
     target = data.pipeline.target
     labels = (target.classes or range(target.outputs)) if target else ()
     counts, weight = data.counts, data.pipeline.weight

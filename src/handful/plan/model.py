@@ -193,25 +193,12 @@ def make_objective(net: nn.Module, data: Data, options: Config, chooser: Chooser
             chooser.notes.append(
                 "The model's own training_step is not called; see training_step=, of (model, batch, step)."
             )
+        data.pipeline = losses.of_any_id(data.pipeline)
         scored(objective, data, options, chooser)
         if data.own_model and not is_by_row(net):
             few = min(ROWS_OF_FORM, max(4, options.batch)) if isinstance(options.batch, int) else ROWS_OF_FORM
             chooser.notes += row_by_row.beside(objective, data, few)
         return objective
-
-
-def place_numbers(objective: Objective, data: Data, output: object, sample: Batch, chooser: Chooser) -> None:
-    """Give the scores of a regression a number near its targets, and note where a model of the caller's own starts far
-    from them."""
-    if data.train.target is None:
-        return
-    first = data.train.take(range(min(256, len(data.train))), [data.train.target])
-    objective.centre(first.tensor(data.train.target))
-    pairs: list[tuple[object, object]] = [(output, sample.columns.get("y"))]
-    if objective.several:
-        pairs = [*objective.several.numbers_of(output, sample.columns["y"])]  # type: ignore[arg-type]
-    far = [dry_run.warn_of_distance(*pair) for pair in pairs if data.own_model]
-    chooser.notes += [note for note in far if note]
 
 
 def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) -> None:
@@ -223,10 +210,11 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
         asked, output = "model", first_output(objective, "model", sample)
     in_training = asked == "model" and dry_run.in_training_alone(objective, output, sample, data.held_out is not None)
     if options.task is None or objective.several:
-        data.pipeline = data.pipeline.resolve_task(output)
+        data.pipeline = losses.of_any_id(data.pipeline.resolve_task(output))
         objective.takes(data.pipeline, data.train.columns.values())
         chooser.set("task", data.pipeline.task, "found")
-    loss, choice, notes = losses.loss(asked, output, data, options.label_smoothing, options.class_weight)
+    places = dry_run.not_square(objective, output, sample.columns.get("y"), data)
+    loss, choice, notes = losses.loss(asked, *places, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)
     note_loss(objective, choice, asked != options.loss, output, sample, chooser)
     chooser.notes += notes
@@ -237,18 +225,27 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
     objective.gaps = data.gaps
     if own := callable(asked) or asked == "model":
         find_prediction(objective, loss, tried, data, chooser, nothing=dry_run.makes_more(objective.model, sample))
+    losses.find_places(objective, loss, tried, data, own=own)
     losses.link_outputs(objective, loss, tried, data, chooser)
     seen = part_of(output, objective.part)
     metrics, choice = losses.metrics(options.metrics, data.pipeline, seen, uneven(data.counts))
     chooser.put("metrics", choice)
     objective.minimise(loss, metrics, data.pipeline.target_scale)
     if data.pipeline.task in ("regression", "several"):
-        place_numbers(objective, data, seen, sample, chooser)
+        losses.place_numbers(objective, data, seen, sample, chooser)
     if objective.of_probabilities:
         data.pipeline = data.pipeline.of_probabilities()
     sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
     if not in_training:
         dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
+    settle(objective, data, options, chooser, some, tried, own=own)
+
+
+def settle(
+    objective: Objective, data: Data, options: Config, chooser: Chooser, some: Rows, tried: Callable[[], Batch], *,
+    own: bool,
+) -> None:  # fmt: skip
+    """Find out what the loss makes of several rows, and try metrics of the caller's own. own: so is the loss."""
     if own and not objective.coupling:
         note_form(objective, tried(), chooser)
     spread_weights(objective, data, options, some, tried, chooser)

@@ -112,10 +112,14 @@ def beside(objective: Objective, data: Data, count: int) -> list[str]:
             found = tensors_in(objective.forward(some))
         return [t for t in found if t.is_floating_point() and t.ndim and len(t) == len(some)]
 
-    def look() -> bool:
-        whole, apart = given(every), given(alone)
+    def differ(whole: Sequence[Tensor], apart: Sequence[Tensor]) -> bool:
         found, again = zip(*(_common(a[few], b) for a, b in zip(whole, apart, strict=True)), strict=True)
-        return _apart(found, again, objective) and all(map(torch.equal, whole, given(every, 1)))
+        return _apart(found, again, objective)
+
+    def look() -> bool:
+        whole, read = given(every), [list(some.tensors().values()) for some in (every, alone)]
+        drawn_anew = varies and differ(*read)  # the rows are others when they are read again
+        return not drawn_anew and differ(whole, given(alone)) and all(map(torch.equal, whole, given(every, 1)))
 
     with contextlib.suppress(*MISTAKES):
         if m > 1 and quietly(model, look):

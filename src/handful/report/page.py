@@ -169,13 +169,13 @@ def _with_unit(name: str, unit: str) -> str:
 
 
 def _smoothed(y: Floats) -> Floats | None:
-    """The mean over a tenth of the points, as many before each as behind it, so that it does not lag (at the ends over
-    fewer); None for few points, and where some are not finite."""
+    """The median of a tenth of the points, as many before each as behind it (at the ends of fewer), so that it lags
+    behind no fall, however steep; None for few points, and where some are not finite."""
     n = len(y)
     if n < SMOOTHED or not np.isfinite(y).all():
         return None
     around = [min(k, n - 1 - k, n // 20) for k in range(n)]
-    return np.array([y[k - r : k + r + 1].mean() for k, r in enumerate(around)])
+    return np.array([np.median(y[k - r : k + r + 1]) for k, r in enumerate(around)])
 
 
 def best(metric: str, y: Floats) -> int | None:
@@ -263,12 +263,12 @@ def runs_page(runs: Mapping[str, tuple[Mapping[str, Choice], History, Scores, st
     runs: the plan, the history, the final scores and the unit of the target of each, by its name.
     """
     plans = [_by_name(plan) for plan, *_ in runs.values()]
-    names = list(dict.fromkeys(name for plan in plans for name in plan))
+    names = list(dict.fromkeys(name for plan in plans for name in plan if name != "step_times"))  # those always differ
     values = {name: [say_value_of(plan[name].value) if name in plan else "" for plan in plans] for name in names}
     differing = [[name.replace("_", " "), *row] for name, row in values.items() if len(set(row)) > 1]
     scores = [{"run": run, **_in_words(history, found, unit)} for run, (_, history, found, unit) in runs.items()]
     sections = [
-        Section("Scores", [table_html(Grid.of(scores))]),
+        Section("Scores", [table_html(Grid.of(scores)), "They are of held-out rows, unless 'training' stands before."]),
         Section("The runs", curves_of({run: (history, unit) for run, (_, history, _, unit) in runs.items()})),
         Section("Choices that differ", [table_html(Grid(["choice", *runs], differing))] if differing else ["None."]),
     ]

@@ -26,6 +26,7 @@ from handful.runs.judge.examples import contents
 from handful.runs.raw_input import open_raw
 from handful.runs.run import Run
 from handful.transform.columns import windows_of
+from handful.transform.rows import of_own_lengths
 from handful.transform.seen import unlike
 
 Chunk = dict[str, list[object]]  # column -> values; all columns are as long
@@ -91,6 +92,7 @@ def predicted(run: Run, data: object, *, probabilities: bool = False, beams: int
         if files:
             chunk["file"] = [files[row] if row < len(files) else "" for row in batch.rows.tolist()]
         values = run.pipeline.decode(outputs, beams, partial(_called, chunk["row"], source.name))
+        values = of_own_lengths(values, target, source, batch.rows)
         chunk |= _columns("prediction", values, run.pipeline.names)
         if probabilities:
             numbers = np.round(run.pipeline.probabilities(outputs).numpy(), 6)

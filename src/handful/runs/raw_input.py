@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,8 +41,9 @@ def open_raw(
     if collate is not None:
         return open_source(data, name=name, columns=schema, collate=collate)
     data = [data] if hasattr(data, "getbands") else data  # one picture of Pillow's
-    if isinstance(data, Mapping) and not is_sparse(data) and not all(map(_is_several, data.values())):
-        data = [data]
+    if isinstance(data, Mapping) and not is_sparse(data):
+        several = (_is_several(value, schema.get(name)) for name, value in data.items())
+        data = data if all(several) else [data]
     (key, column), *others = schema.items()
     if not others and column.kind == "text" and (texts := _texts(data)):
         return open_source({key: texts}, name=name or "the text given", columns=schema)
@@ -50,10 +52,19 @@ def open_raw(
     return open_source(data, name=name, columns=schema)
 
 
-def _is_several(value: object) -> bool:
-    """Whether it is the values of several rows, rather than that of one."""
+def _is_several(value: Any, column: Column | None = None) -> bool:
+    """Whether it is the values of several rows, rather than that of one, which has axes of its own in such a column."""
     sized = hasattr(value, "__len__") or bool(getattr(value, "shape", ()))  # arrays of zarr have no length
-    return sized and not isinstance(value, str | bytes | Mapping | np.generic)
+    if not sized or isinstance(value, str | bytes | Mapping | np.generic):
+        return False
+    return column is None or column.kind not in ("tokens", "tensor") or _axes(value) > len(column.shape)
+
+
+def _axes(value: Any) -> int:
+    """Of an array, or of lists in lists."""
+    if (axes := getattr(value, "ndim", None)) not in (None, 1):
+        return int(axes)
+    return 1 + _axes(next(iter(value), 0)) if axes or hasattr(value, "__len__") else 0
 
 
 def _texts(data: object) -> list[str] | None:

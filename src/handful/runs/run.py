@@ -50,6 +50,7 @@ from handful.training.watch.folder import RunFolder
 from handful.training.watch.history import History, spike
 from handful.training.watch.weights import Weights, buffers_kept, left_as_it_was, load_weights
 from handful.transform.pipeline import Pipeline
+from handful.transform.rows import of_own_lengths
 from handful.transform.seen import Repeated, of_known_classes, unlike
 
 SPENT = "spent.json"
@@ -138,8 +139,12 @@ class Run:
         return self._predicted(source, probabilities, beams)
 
     def _predicted(self, data: object, probabilities: bool, beams: int = 1) -> NDArray[Any] | Tensor:
+        if (target := self.pipeline.target) and target.places:
+            data = self.open(data, need_target=False).source
         outputs = self.outputs(data, whole=False)
-        return self.pipeline.probabilities(outputs) if probabilities else self.pipeline.decode(outputs, beams)
+        if probabilities:
+            return self.pipeline.probabilities(outputs)
+        return of_own_lengths(self.pipeline.decode(outputs, beams), target, data)
 
     def _say(self, notes: Iterable[str]) -> None:
         for note in notes if self.rank == 0 else ():
@@ -188,7 +193,7 @@ class Run:
 
         def function(rows: object) -> object:
             values = self._predicted(rows, probabilities).tolist()
-            found = [dict(zip(names, row, strict=True)) for row in values] if names else values
+            found = [dict(zip(names, v)) if names else v.tolist() if hasattr(v, "tolist") else v for v in values]
             match rows, found:
                 case list(), _:
                     return found

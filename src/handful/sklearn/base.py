@@ -15,7 +15,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor, nn
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError, no_option
 from handful.base.expression import with_options
 from handful.data.split import HeldOut
 from handful.fit import fit
@@ -66,7 +66,8 @@ class MiniBatch(BaseEstimator):  # type: ignore[misc]
         known = signature(type(self)).parameters
         for name in given:
             if name not in known:
-                raise TypeError(f"{type(self).__name__} has no parameter '{name}'.{did_you_mean(name, known)}")
+                option = f"'{name}' is given as options={{'{name}': ...}}"
+                raise TypeError(f"{type(self).__name__}: {option if name in OPTIONS else no_option(name, known)}")
         for name, parameter in known.items():
             setattr(self, name, given.get(name, parameter.default))
 

@@ -333,18 +333,16 @@ def _times(columns: Mapping[str, Column], numbers: Sequence[str]) -> tuple[tuple
 
 
 def looks_like_id(name: str, look: Batch, column: Column) -> bool:
-    """Whether a column only numbers the rows: of the name that an index gets when it is written, or named so and
-    different in every row looked at."""
-    if _INDEX.search(name):
-        return True
-    if not (_ID.search(name) or _ID_CAMEL.search(name)) or len(look) < 2:
+    """Whether a column only numbers the rows: of the name that an index gets when it is written, and of more than a few
+    values, all whole, or names that differ in most rows; or named so and different in every row looked at."""
+    index, n = bool(_INDEX.search(name)), len(look)
+    if not index and (n < 2 or not (_ID.search(name) or _ID_CAMEL.search(name))):
         return False
-    if column.kind == "text":
-        return len(set(look.strings(name))) == len(look)
     if column.kind not in _TABLE:
-        return False
-    value = look.tensor(name)
-    return bool((value == value.round()).all()) and len(torch.unique(value)) == len(look)
+        return index or (column.kind == "text" and len(set(look.strings(name))) == n)
+    value, few = look.tensor(name), FEW_VALUES if column.kind == "number" else n // 2
+    fewest = min(n, few + 1) if index else n
+    return bool((value == value.round()).all()) and len(torch.unique(value)) >= fewest
 
 
 def words_per_row(texts: Sequence[str]) -> float:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.data.arrays import Arrays, Dense, RaggedValues, Stored
-from handful.data.base import Batch, Column, Rows, Source, Value, View
-from handful.data.gather import gather_ragged, offsets_of
+from handful.data.base import Batch, Column, Ragged, Rows, Source, Value, View
+from handful.data.gather import Array, gather_ragged, offsets_of
 from handful.models.audio import frames
 from handful.transform.several import SeveralFitter
 from handful.transform.steps.numbers import padded
@@ -52,15 +52,29 @@ def original_rows(source: Source | None, rows: Rows) -> Rows:
     return rows + np.searchsorted(gone - np.arange(len(gone)), rows, side="right")
 
 
-def by_place(source: Source, inputs: Sequence[str], own_loss: bool) -> bool:
-    """Whether the whole numbers of a target that differs in length are classes of a row's places: as many as an input
-    has, or for a loss that the model makes."""
+def by_place(source: Source, inputs: Sequence[str], own_loss: bool) -> str | None:
+    """The input whose places the whole numbers of a target that differs in length are classes of, as it has as many;
+    "" where there is none, but a loss that the model makes; else None."""
     goal, columns = source.target, source.columns
     if goal is None or not columns[goal].varies or columns[goal].kind == "audio":
-        return False
+        return None
     varying = [name for name in inputs if columns[name].varies and columns[name].kind != "audio"]
     look = source.take(range(min(len(source), _LOOK)), [goal, *varying])
-    return own_loss or any(torch.equal(look.ragged(goal).offsets, look.ragged(name).offsets) for name in varying)
+    same = (name for name in varying if torch.equal(look.ragged(goal).offsets, look.ragged(name).offsets))
+    return next(same, "" if own_loss else None)
+
+
+def of_own_lengths(values: Array, target: Target | None, source: object, rows: Rows | None = None) -> Array:
+    """Predictions of a class for each place of rows that differ in length, [m, T]: m arrays, each as long as its row.
+    Others as they are."""
+    if target is None or not target.places or not isinstance(source, Source):
+        return values
+    rows = np.arange(len(source)) if rows is None else rows
+    found, out = source.take(rows, [target.places])[target.places], np.empty(len(values), dtype=object)
+    lengths = found.offsets.diff().tolist() if isinstance(found, Ragged) else [values.shape[1]] * len(values)
+    for i, length in enumerate(lengths):
+        out[i] = values[i, :length]
+    return out
 
 
 def check_infinite(name: str, value: Value, source: Source, rows: Rows) -> None:
@@ -198,7 +212,7 @@ class TrainingRows:
             task = "sequence"
             self.notes.append(f"'{self.target.name}' is the text of each sound: its characters are to be recognised.")
         found = self.target.decide(
-            own_model, task, own_model and by_place(self.source, self.inputs, self.loss == "model")
+            own_model, task, by_place(self.source, self.inputs, self.loss == "model") if own_model else None
         )
         self.notes += self.target.notes
         return found

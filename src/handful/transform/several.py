@@ -182,7 +182,7 @@ class SeveralFitter:
         for part, own, column in zip(self.parts, value.unbind(1), self.columns, strict=True):
             part.update(_own(own, column), rows)
 
-    def decide(self, own_model: bool, task: str | None, by_place: bool = False) -> Target:
+    def decide(self, own_model: bool, task: str | None, by_place: str | None = None) -> Target:
         """The Target."""
         found = [part.decide(own_model, task) for part in self.parts]
         for part, fitter in zip(found, self.parts, strict=True):

@@ -28,11 +28,12 @@ Label = str | int | float | bool
 class Target:
     """The fitted target: `encode` gives `y`, `decode` gives predictions in the user's own terms.
 
-    dtype: the user's (numpy's name, or "str"); shape: of one row of the user's target, None where it varies; outputs:
-    numbers that a model gives per row (or place); classes: in the order of the ids; of_probabilities: the model's
-    outputs are probabilities, not logits; words: how the classes, numbers or dates, are written; form: of numbers that
-    stand for dates or times, as `written` takes it; part: of the model's output that predicts it ("" is all of it),
-    or None where no part does, as of embeddings; ignored: the number of rows (IGNORED in y) that the loss leaves out.
+    dtype: the user's (numpy's name, or "str"); shape: of one row of it, None where it varies; outputs: numbers that a
+    model gives per row (or place); classes: in the order of the ids; of_probabilities: the model's outputs are
+    probabilities, not logits; words: how the classes, numbers or dates, are written; form: of numbers that stand for
+    dates or times, as `written` takes it; part: of the model's output that predicts it ("" is all of it), or None where
+    no part does; ignored: the number of rows (IGNORED in y) that the loss leaves out; places: of rows that differ in
+    length, the input whose places each have a class.
     """
 
     column: str
@@ -45,6 +46,7 @@ class Target:
     form: str = ""
     part: str | None = ""
     ignored: int | None = None
+    places: str = ""
     task: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
@@ -133,7 +135,7 @@ class Target:
         given = [o for o in tensors_in(output) if o.ndim and o.is_floating_point()]
         for shape in (self.shape, self.shape[self.shape[:1] == (1,) :]):  # without the one channel of pictures in files
             if any(class_axis(tuple(o.shape), (len(o), *shape)) is not None for o in given):
-                return ClassIds(self.column, self.dtype, shape, classes, ignored=self.ignored)
+                return ClassIds(self.column, self.dtype, shape, classes, ignored=self.ignored, places=self.places)
         if None not in self.shape and any(o[:1].numel() == self.size for o in given):
             return (Multilabel if binary else Regression)(self.column, self.dtype, self.shape, self.size)
         return self
@@ -256,14 +258,13 @@ class ClassIds(Classification):
     """Class ids already, [m, ...], as an own model takes them; IGNORED is a row or place that the loss leaves out."""
 
     def encode(self, value: Value, column: Column, rows: Rows, where: str) -> Tensor:
-        match value:
-            case Ragged(values, offsets):  # a class for each place
-                value = padded(values, offsets.diff(), IGNORED)
+        if isinstance(value, Ragged):  # a class for each place
+            value = padded(value.values, value.offsets.diff(), IGNORED)
         y = self._numbers(value, column, rows, where).to(torch.int64)
         y = y.squeeze(1) if y.ndim == len(self.shape) + 2 else y
         y = y.masked_fill(self._left_out(y), IGNORED)
         none_left_out = not self.dense and self.ignored is None
-        outside = ((y < 0) & ((y != IGNORED) | none_left_out)) | (y >= self.outputs)
+        outside = ((y < 0) & ((y != IGNORED) | none_left_out)) | ((y >= self.outputs) & (self.part is not None))
         if outside.any():
             self._unseen(int(y[outside][0]), int(rows[int(outside.nonzero()[0, 0])]), where)
         return y
@@ -322,8 +323,7 @@ class Regression(Target):
         return x * self.scale[1] + self.scale[0] if self.scale else x
 
     def numbers(self, outputs: Tensor) -> Array:
-        kind = self.dtype if np.dtype(self.dtype).kind == "f" else np.float64
-        return np.asarray(self.scores(outputs).numpy().astype(kind))
+        return np.asarray(self.scores(outputs).numpy().astype(self.dtype if "float" in self.dtype else np.float64))
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,18 +111,18 @@ class TargetFitter:
                 codes = torch.bincount((value.to(torch.int64) - low).flatten()).nonzero().flatten() + low
                 self.unique = np.union1d(self.unique.astype(np.int64), codes.numpy())
 
-    def decide(self, own_model: bool, task: str | None, by_place: bool = False) -> Target:
+    def decide(self, own_model: bool, task: str | None, by_place: str | None = None) -> Target:
         """The Target. task: the user's word, which wins; by_place: rows that differ in length hold a class for each
-        place."""
+        place, see `Target.places`."""
         if task is not None and task not in TASKS:
             raise HandfulError(f"there is no task '{task}'.{did_you_mean(task, TASKS)}")
         if self.column.kind == "collated":
             self._note("reaches the loss as the collate function gives it: no score is known for it.")
             return AsItIs(self.name, "object", (), 0, part=None)
-        if by_place and not self.names and task in (None, "classification"):
+        if by_place is not None and self.ragged and not self.names and task in (None, "classification"):
             largest = int(max(self.labels, default=0))
             self._note(f"holds a class for each place of a row: padded with {IGNORED}, which counts for nothing.")
-            return ClassIds(self.name, "int64", (None,), largest + 1, ignored=IGNORED)
+            return ClassIds(self.name, "int64", (None,), largest + 1, ignored=IGNORED, places=by_place)
         if self.ragged or (self.names and task == "sequence"):
             return self._of_labels(task)
         return self._of_names(task) if self.names else self._of_numbers(own_model, task)
@@ -195,7 +195,7 @@ class TargetFitter:
             size = torch.where((mean > 0) & (link == "exp"), mean, 1.0)  # so that rates begin near their mean
             return Regression(self.name, dtype, shape, outputs, mean=torch.zeros_like(mean), std=size)
         units = "seconds (a day has 86,400)" if self.column.dates else "its own units"
-        self._note(f"is predicted as a number, standardised for training; scores are in {units}.")
+        self._note(f"is predicted as a number, standardised for training and in the loss; other scores are in {units}.")
         spread, form = torch.where(std > 0, std, 1.0), form_of(self.column)
         return Regression(self.name, dtype, shape, outputs, form=form, mean=mean, std=spread)
 

@@ -27,6 +27,7 @@ from handful.data.options import Options
 from handful.data.tables.arrow import check_names, likely_target
 from handful.data.tables.cells.dialect import SAMPLE, Dialect
 from handful.data.tables.cells.dialect import find as find_dialect
+from handful.data.tables.cells.headers import are_letters
 from handful.data.tables.cells.records import bare_text, header, text_blocks, unpacked
 from handful.data.tables.cells.strings import conversion
 from handful.data.tables.json_rows import of_json
@@ -35,7 +36,7 @@ from handful.data.tables.types import TEXT, beyond_int64, cell_type, plain, with
 BLOCK = 16 << 20  # bytes of text parsed at a time
 ROWS = 1 << 14  # rows of a Parquet or Arrow file at a time
 # pyarrow parses in blocks and refuses a row longer than one; its default of 1 MB is short for documents.
-_LONGEST, _HEAD = 16 * 1024**2, 1 << 14
+_LONGEST, _HEAD, _QUOTES = 16 * 1024**2, 1 << 14, 1 << 26
 _BROKEN = (pa.ArrowException, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError,
            zlib.error, lzma.LZMAError, tokenize.TokenError, SyntaxError, MemoryError, TypeError)  # fmt: skip
 
@@ -210,7 +211,9 @@ def _csv(stream: BinaryIO, where: str, whole: bool, table: Dialect | None) -> It
     for _ in range(dialect.skip):
         while data.readline().startswith(b"#") and dialect.comments:
             pass
-    for place, text in _texts(data, where, whole, quoted=True):
+    for place, text in _texts(data, where, whole, quoted=not dialect.bare):
+        if whole and not dialect.bare and b'"' in text and len(text) < _QUOTES:
+            dialect = dialect._replace(bare=are_letters(text.decode(errors="replace"), [dialect.separator], False))
         text = bare_text(text, dialect)
         if names is None and not whole:
             names, head = header(text, dialect)
@@ -253,7 +256,8 @@ def _read_csv(
     only: Collection[str] | None,
     skipped: list[Bad] | None,
 ) -> pa.Table:
-    parse = arrow_csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True)
+    quote = False if dialect.bare else '"'
+    parse = arrow_csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True, quote_char=quote)
     convert = conversion(dialect)
     convert.column_types = {name: types[name] for name in types.keys() & (types if names is None else names)}
     if only is not None:

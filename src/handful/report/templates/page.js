@@ -63,6 +63,8 @@
     if (item.plot.clientWidth < 480) {
       data.forEach((trace) => { if (trace.type === "heatmap") trace.showscale = false; });
       layout.xaxis.nticks = 5;
+      const every = Math.ceil((given.xaxis.tickvals || []).length / 8); // names of classes
+      if (every > 1) for (const key of ["tickvals", "ticktext"]) layout.xaxis[key] = given.xaxis[key].filter((_, i) => i % every === 0);
     }
     const config = {
       responsive: true, displaylogo: false, displayModeBar: coarse || item.plot.clientWidth < 480 ? false : "hover",

@@ -103,10 +103,12 @@ def input_names(batch: Batch) -> list[str]:
 
 
 def _attended(model: nn.Module, ids: Tensor) -> Tensor:
-    """1 for each token id up to the last that is no padding, int64 [m, T]."""
-    own = getattr(getattr(model, "config", None), "pad_token_id", None)
+    """1 for each token id from the first to the last that is no padding, int64 [m, T]. A first token that is the
+    model's padding begins a text where texts begin so."""
+    own, begins = (getattr(getattr(model, "config", None), f"{name}_token_id", None) for name in ("pad", "bos"))
     padding = ids == 0 if own is None else (ids == 0) | (ids == own)
-    return (~padding).flip(1).cummax(1).values.flip(1).long()
+    attended = (~padding).flip(1).cummax(1).values.flip(1)
+    return attended.long() if own in (None, begins) else (attended & (ids != own).cummax(1).values).long()
 
 
 def _takes_ids(model: nn.Module) -> bool:
@@ -356,8 +358,8 @@ def viewing(
     part, link: of the output, see `handful.losses.outputs`; several: the target where it is several, not alike."""
     if several is not None:
         return _beside(several)
-    sequences = not isinstance(output, Tensor)
-    seen = ctc.only_valid(part_of(output, part)) if sequences else output
+    parted = bool(part) or not isinstance(output, Tensor)
+    seen = ctc.only_valid(part_of(output, part)) if parted else output
     target = batch.columns.get("y")
     if not isinstance(seen, Tensor) or not isinstance(target, Tensor):
         return lambda output, batch: None
@@ -367,7 +369,7 @@ def viewing(
     mean, std = (None, None) if scale is None else (s.to(target.device) for s in scale)
 
     def view(output: object, batch: Batch) -> Seen | None:
-        seen, target = ctc.only_valid(part_of(output, part)) if sequences else output, batch.columns["y"]
+        seen, target = ctc.only_valid(part_of(output, part)) if parted else output, batch.columns["y"]
         if not (isinstance(seen, Tensor) and isinstance(target, Tensor)):  # of a model that gives several in training
             return None
         seen, weight = seen.detach(), batch.columns.get("weight")

@@ -161,7 +161,8 @@ def non_finite(
     bad = lost if wrong is None else held[wrong]
     source = objective.source
     numbers = original_rows(source, batch.rows[bad.numpy()])
-    where = f"{'among' if bad.all() else 'for'} rows {some(sorted(numbers.tolist()), 5)}"
+    rows = f"rows {some(sorted(numbers.tolist()), 5)}"
+    where = f"for row {int(numbers[0])}" if len(numbers) == 1 else f"{'among' if bad.all() else 'for'} {rows}"
     in_weights = not finite(objective.parameters)
     target, cause = batch.columns.get("y"), "a smaller lr or clip_norm may help"
     if wrong is not None:

@@ -15,6 +15,7 @@ from handful.data.tables.cells.headers import (
     NOTHING,
     NUMBER,
     agree,
+    are_letters,
     is_numeric,
     is_values,
     names_in,
@@ -35,7 +36,6 @@ _COMMA, _POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d
 VERSION = re.compile(r"\d{1,3}\.[0-3]?\d")
 _QUOTED = re.compile(r'"[^"]*"')
 
-
 TYPED = {2: "the second names types and is left out", 3: "those below the names, of types and parts, are left out"}
 
 
@@ -45,7 +45,7 @@ class Dialect(NamedTuple):
     names, which counts rows and columns, as in scikit-learn's files; codes: the columns that are no numbers, though of
     digits alone, see `_codes`; below: what stands in a second line of the header, see `two_lines`; padded: whether
     blanks stand around separators; comments: whether lines that begin with # are left out; shape: what is said of a
-    header of another length than rows, see `shifted`; gaps: between columns at fixed places of a line."""
+    header of another length than rows, see `shifted`; gaps: between fixed places; bare: quotes are letters."""
 
     separator: str = ","
     decimal: str = "."
@@ -59,6 +59,7 @@ class Dialect(NamedTuple):
     comments: bool = False
     shape: str = ""
     gaps: Gaps = ()
+    bare: bool = False
 
     @property
     def note(self) -> str | None:
@@ -87,8 +88,8 @@ class Dialect(NamedTuple):
             found.append(
                 f"the first line holds values, not names: the columns are named {self.names[0]} to {self.names[-1]}."
             )
-        if self.comments:
-            found.append("lines that begin with # are left out.")
+        found += ["quotes are letters of the texts, as they would else hold several lines."] * self.bare
+        found += ["lines that begin with # are left out."] * self.comments
         if self.codes:
             why = "whole numbers of one length with zeros in front, or such as 1.1 beside 1.10"
             found.append(f"names, not numbers ({why}): {', '.join(self.codes)}.")
@@ -126,8 +127,8 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     >>> find(b"5.1,3.5,setosa\\n4.9,3.0,setosa\\n", ".csv").names
     ('column_0', 'column_1', 'column_2')
     """
-    text, cut = _looked_at(head)
     separators = ("\t",) if ending.startswith(".tsv") else _SEPARATORS
+    text, cut, bare = _looked_at(head, separators)
     if not ending.startswith(".tsv") and (counted := _counted(_records(text, ",", cut))):
         return counted
     text, comment = _without_comments(text, cut, separators) if "\n#" in f"\n{text}" else (text, None)
@@ -138,10 +139,10 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     if lines := next(filter(None, (typed(_records(text, s, cut)) for s in separators if s in text)), 0):
         first, *_, text = text.split("\n", lines)
         text = f"{first}\n{text}"
-    found = _as_trained(text, cut, separators, trained) if trained else _of_new(text, cut, separators)
-    found = found._replace(
-        skip=skip, title=title, padded=bool(padded) and found.separator == padded, comments=comment is not None
+    found = (_as_trained(text, cut, separators, trained) if trained else _of_new(text, cut, separators))._replace(
+        bare=bare
     )
+    found = found._replace(skip=skip, title=title, padded=found.separator == padded, comments=comment is not None)
     if found.gaps:
         return found
     records = _records(text, found.separator, cut)
@@ -166,10 +167,13 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     return found
 
 
-def _looked_at(head: bytes) -> tuple[str, bool]:
-    """The text that is looked at, and whether there is more."""
+def _looked_at(head: bytes, separators: Sequence[str]) -> tuple[str, bool, bool]:
+    """The text that is looked at, whether there is more, and whether quotes, which it has none of then, are letters."""
     size = _USUAL if head.count(b"\n", 0, _USUAL) > 3 else SAMPLE
-    return head[:size].decode("utf-8-sig", errors="replace"), len(head) > size
+    whole = head.decode("utf-8-sig", errors="replace")
+    bare = are_letters(whole, separators, len(head) > SAMPLE)
+    text = head[:size].decode("utf-8-sig", errors="replace")
+    return text.replace('"', "'") if bare else text, len(head) > size, bare
 
 
 def _without_comments(text: str, cut: bool, separators: Sequence[str]) -> tuple[str, str | None]:
@@ -282,7 +286,7 @@ def is_table(head: bytes) -> bool:
     """Whether a text that begins so is a table: three records or more of as many values each, some columns numbers; or
     one of many, of which no third is in sight."""
     dialect = find(head, ".csv")
-    text, cut = _looked_at(head)
+    text, cut, _ = _looked_at(head, [dialect.separator])
     if dialect.comments:
         text = re.sub(r"(?m)^#.*\n?", "", text)
     text = text.split("\n", dialect.skip)[-1]

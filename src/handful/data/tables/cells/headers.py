@@ -1,8 +1,11 @@
 """The header of a table in text: of one line or two, in a comment, of another length than the rows, or none."""
 
+import csv
 import itertools
 import math
 import re
+from collections import deque
+from collections.abc import Sequence
 from functools import lru_cache
 
 from handful.data.tables.cells.written import is_unit
@@ -143,3 +146,23 @@ def is_numeric(values: tuple[str, ...]) -> bool:
 
 def agree(records: list[list[str]]) -> bool:
     return bool(records) and len(records[0]) > 1 and all(len(r) == len(records[0]) for r in records)
+
+
+def are_letters(text: str, separators: Sequence[str], cut: bool) -> bool:
+    """Whether quotes are letters of the texts: no others close them, though all lines hold as many values, more than
+    one. cut: the last line is not whole.
+
+    >>> are_letters('text\\ty\\n"Good one\\t1\\nbad "one\\t0\\n', ["\\t"], False)
+    True
+    >>> are_letters('text\\ty\\n"Good\\none"\\t1\\n5" long\\t0\\n', ["\\t"], False)
+    False
+    """
+    lines = [line for line in text.split("\n") if line.strip()][: -1 if cut else None]
+    if any(line.count('"') % 2 for line in lines):
+        for separator in separators:
+            if separator in lines[0] and len({line.count(separator) for line in lines}) == 1:
+                try:
+                    deque(csv.reader(lines, delimiter=separator, strict=True), maxlen=0)
+                except csv.Error as error:
+                    return not cut or "end of data" not in str(error)
+    return False

@@ -9,7 +9,7 @@ import lzma
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Literal, cast
 
 import pyarrow as pa
 
@@ -77,11 +77,16 @@ def header(block: bytes, dialect: Dialect) -> tuple[list[str], int]:
     """The names in the first record, and its length in bytes."""
     start = len(block) - len(block.lstrip(b"\r\n"))
     end = block.find(b"\n", start)
-    while end >= 0 and block.count(b'"', 0, end) % 2:
+    while end >= 0 and not dialect.bare and block.count(b'"', 0, end) % 2:
         end = block.find(b"\n", end + 1)
     stop = len(block) if end < 0 else end + 1
     text = block[start:stop].decode("utf-8-sig").rstrip("\r\n")
-    return next(csv.reader(io.StringIO(text), delimiter=dialect.separator), []), stop
+    return next(csv.reader(io.StringIO(text), delimiter=dialect.separator, quoting=quoting(dialect)), []), stop
+
+
+def quoting(dialect: Dialect) -> Literal[0, 3]:
+    """As Python's csv has it."""
+    return csv.QUOTE_NONE if dialect.bare else csv.QUOTE_MINIMAL
 
 
 def record_lines(text: str, dialect: Dialect) -> list[tuple[int, int]]:
@@ -94,7 +99,7 @@ def record_lines(text: str, dialect: Dialect) -> list[tuple[int, int]]:
     for _ in range(dialect.skip):
         lines.readline()
     blanks, at, found = dialect.separator == BLANKS, 0, list[tuple[int, int]]()
-    reader = csv.reader(lines, delimiter=dialect.separator, skipinitialspace=blanks)
+    reader = csv.reader(lines, delimiter=dialect.separator, skipinitialspace=blanks, quoting=quoting(dialect))
     for record in reader:
         if record and not (dialect.comments and record[0].startswith("#")):
             found.append((dialect.skip + at + 1, len(record)))
