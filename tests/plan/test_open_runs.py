@@ -549,7 +549,7 @@ def test_of_a_number_the_lowest_of_looks_at_few_rows_is_kept_only_where_later_on
             return float(((run.model(torch.tensor(rows[0])) - torch.tensor(rows[1])) ** 2).mean())
 
     ratios = []
-    for seed in (0, 12):
+    for seed in (4, 12):
         train, valid, test = outliers(250, seed), outliers(8, seed + 1), outliers(4000, seed + 2)
         run = handful.fit(net(), train, valid=valid, quiet=True)
         assert "plateau" not in run.plan.until
@@ -558,7 +558,7 @@ def test_of_a_number_the_lowest_of_looks_at_few_rows_is_kept_only_where_later_on
             patch.setattr(observe, "LATER", -math.inf)  # the lowest loss alone, for what is kept
             patch.setattr(restart, "TELLS", -math.inf)  # and for going back
             ratios.append(of(run, test) / of(handful.fit(net(), train, valid=valid, quiet=True), test))
-    assert ratios[0] < 0.99, ratios
+    assert ratios[0] < 0.9, ratios
     assert ratios[1] < 0.6, ratios
 
 
@@ -710,3 +710,26 @@ def test_noise_is_what_was_learned_by_heart_where_many_rows_go_on_to_be_missed(l
     assert restart.noisy(t) is noisy
     t.plan = Plan({"lr": Choice(5e-5, "default", "'norm' has been trained before: a rate for fine-tuning")})
     assert not restart.noisy(t)  # a decay of two epochs at such a rate is hundreds, and would undo these weights
+
+
+@pytest.mark.parametrize("given", [{"lr": 1e-3}, {"batch": "full"}, {"batch": 512}])
+def test_what_is_given_and_slow_gets_the_epochs_that_it_needs(given):
+    """As good as the loop everyone writes, with its small rate or with batches that leave few steps."""
+    train, valid, test = noisy(2000), noisy(300, 1), noisy(4000, 2)
+    run = handful.fit(network(), train, valid=valid, seed=0, quiet=True, **given)
+    assert "for the rate and the batch" in run.plan.choices["until"].reason
+    assert loss(run.model, test) <= 1.02 * loss(plain(train, valid), test)
+
+
+def test_a_length_is_stretched_for_adam_and_its_kin_on_few_rows_alone():
+    def epochs(rows=2000, **options):
+        plan = assemble(network(), noisy(rows), {"quiet": True} | options, measure=False).plan
+        return int(plan.until.split("epochs(")[1].split(")")[0])
+
+    usual = epochs()
+    assert usual == epochs(lr=0.05) == epochs(batch=32) == epochs(batch=1)
+    assert usual == epochs(lr=1e-3, optimizer="sgd") == epochs(batch="full", optimizer="momentum")
+    assert usual == epochs(lr={"0.*": 1e-4, "*": 1e-3})
+    assert epochs(lr=1e-6) == 3 * usual
+    assert epochs(60_000, lr=1e-6) == epochs(60_000)
+    assert epochs(batch="full", optimizer="adam") > 6 * usual
