@@ -304,7 +304,7 @@ def test_as_schedule() -> None:
     assert schedule.as_schedule(None) == schedule.as_schedule("constant") == schedule.constant()
     assert schedule.as_schedule("step(every=10, factor=0.1)") == schedule.step(10)
     ready = lrs.StepLR(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), 3)
-    with pytest.raises(HandfulError, match="from_torch"):
+    with pytest.raises(HandfulError, match="pass schedule=lambda optimizer: StepLR"):
         schedule.as_schedule(ready)  # type: ignore[arg-type]
     for bad, words in [
         ("cosin", "Did you mean 'cosine'"),

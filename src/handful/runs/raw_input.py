@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from handful.data.tables.files import ending
 from handful.data.tables.readers import READERS
 
 MEDIA = IMAGES | SOUNDS
+FIRST = 1000  # values of a column that tell whether it is one of lists
 
 
 def open_raw(
@@ -61,10 +63,16 @@ def _is_several(value: Any, column: Column | None = None) -> bool:
 
 
 def _axes(value: Any) -> int:
-    """Of an array, or of lists in lists."""
+    """Of an array, or of lists in lists: a text stands for the list of a row, and so does None where all are missing."""
+    if isinstance(value, str):
+        return 1
     if (axes := getattr(value, "ndim", None)) not in (None, 1):
         return int(axes)
-    return 1 + _axes(next(iter(value), 0)) if axes or hasattr(value, "__len__") else 0
+    if not axes and not hasattr(value, "__len__"):
+        return 0
+    first = value[:FIRST].to_pylist() if hasattr(value, "to_pylist") else islice(value, FIRST)  # as Arrow's
+    found = list(first)
+    return 1 + max((_axes(one) for one in found if one is not None), default=min(1, len(found)))
 
 
 def _texts(data: object) -> list[str] | None:
