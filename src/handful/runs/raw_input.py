@@ -63,7 +63,7 @@ def _is_several(value: Any, column: Column | None = None) -> bool:
 
 
 def _axes(value: Any) -> int:
-    """Of an array, or of lists in lists: a text stands for the list of a row, and so does None where all are missing."""
+    """Of an array, or of lists in lists: a text stands for the list of a row, and so does None among its like."""
     if isinstance(value, str):
         return 1
     if (axes := getattr(value, "ndim", None)) not in (None, 1):
