@@ -155,7 +155,7 @@ def test_columns_are_matched_to_the_arguments_of_forward(tmp_path: Path) -> None
         sgd.step()
     assert torch.allclose(model.out.weight, plain.out.weight, rtol=1e-5)
     assert "The model gets its inputs by name: price, user_id." in run.plan.notes
-    assert "Left out, as the model's forward has no need of them: other." in run.plan.notes
+    assert "Left out, as the model's forward does not take them: other." in run.plan.notes
     found = run.predict({"price": price[:3], "user_id": user[:3]})
     assert np.allclose(found, plain(price=tensors["price"][:3], user_id=tensors["user_id"][:3]).detach(), rtol=1e-4)
     loaded = handful.load(tmp_path / "run", model=Rated())

@@ -999,3 +999,26 @@ def test_weights_are_put_back_with_the_versions_of_their_modules(tmp_path):
     run = handful.resume(tmp_path / "run", model=OfVersion(5, 2), train=(X, Y), until="epochs(3)")
     again = handful.load(tmp_path / "run", model=OfVersion(5, 2))
     assert again.predict(X).tolist() == run.predict(X).tolist()
+
+
+class Sum(nn.Module):
+    """Of what it is given, times a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, a, b, c=None, *, d=None, training_only=False):
+        return self.weight * (a + b + sum(one for one in (c, d) if one is not None)).reshape(-1, 1)
+
+
+@pytest.mark.parametrize("optional", [("c",), ("d",), ("c", "d"), ()])
+def test_columns_named_as_optional_arguments_are_given_beside_those_that_are_needed(optional):
+    """They were left out, as what forward has no need of."""
+    rng = np.random.default_rng(0)
+    columns = {name: rng.normal(size=64).astype("f") for name in ("d", "other", "b", "a", *optional)}
+    columns = {name: column for name, column in columns.items() if name in ("a", "b", "other", *optional)}
+    given = sum(columns[name] for name in ("a", "b", *optional))
+    run = handful.fit(Sum(), columns | {"y": given}, target="y", valid=None, until="steps(3)", lr=1e-9, quiet=True)
+    assert run.predict(columns) == pytest.approx(given, abs=1e-5)
+    assert "Left out, as the model's forward does not take them: other." in run.plan.notes

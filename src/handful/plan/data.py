@@ -32,7 +32,7 @@ from handful.plan import defaults as choose
 from handful.plan.balance import BALANCED, WEIGHTED, sampling_column
 from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
-from handful.training.special.adapters import first_argument, length_arguments, makes_loss, needed_arguments
+from handful.training.special.adapters import first_argument, length_arguments, makes_loss, named_arguments
 from handful.training.watch.folder import RunFolder
 from handful.transform import columns as recipes
 from handful.transform.augment import as_augment, default
@@ -129,7 +129,7 @@ def called_with(model: str | nn.Module, options: Config, rows: int) -> dict[str,
             return loss | {"single": name == "linear" or (name == "auto" and rows < FEW_ROWS)}
     if options.loss == "auto" and makes_loss(model):
         loss["loss"] = "model"
-    return {**loss, "arguments": Arguments(needed_arguments(model), first_argument(model), length_arguments(model))}
+    return {**loss, "arguments": Arguments(named_arguments(model), first_argument(model), length_arguments(model))}
 
 
 def learned(saved: RunFolder) -> Pipeline | None:

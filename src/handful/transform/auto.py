@@ -45,11 +45,12 @@ _TABLE = {"number", "category"}
 class Arguments:
     """Those of the forward of a model of the caller's own.
 
-    needed: the columns of these names, where there are such, are what it is given; first: the name of the first;
-    of_lengths: those for the lengths of rows that differ in length, or for a mask of them (True).
+    named: by name, and whether it has to be given: where it needs several, and there are columns of their names, these
+    are what it is given; first: the name of the first; of_lengths: those for the lengths of rows that differ in length,
+    or for a mask of them (True).
     """
 
-    needed: Sequence[str] = ()
+    named: Mapping[str, bool] = field(default_factory=dict)
     first: str = "x"
     of_lengths: Mapping[str, bool] = field(default_factory=dict)
 
@@ -116,12 +117,12 @@ class InputChooser:
     def _choose(self, names: list[str]) -> Input:
         source, columns = self.source, self.source.columns
         arguments = self.arguments
-        needed = [name for name in arguments.needed if name not in arguments.of_lengths or name in names]
-        by_name = len(needed) > 1 and set(needed) <= set(names)
+        needed = {n for n, must in arguments.named.items() if must and (n not in arguments.of_lengths or n in names)}
+        by_name = len(needed) > 1 and needed <= set(names)
         if by_name:
-            left = [name for name in names if name not in needed]
-            self.notes += [f"Left out, as the model's forward has no need of them: {some(left)}."] if left else []
-            names = needed
+            left = [name for name in names if name not in arguments.named]
+            self.notes += [f"Left out, as the model's forward does not take them: {some(left)}."] if left else []
+            names = [name for name in arguments.named if name in names]
         elif len(names) > 1:
             names = self._without_labels(names if self.named else self._without_ids(names))
         if not names:

@@ -117,13 +117,11 @@ def _takes_ids(model: nn.Module) -> bool:
     return "input_ids" in names and MASK in names
 
 
-def needed_arguments(model: nn.Module) -> list[str]:
-    """The arguments that the model's forward has to be given besides one for the target, where it has several."""
-    found = _parameters(model).values()
+def named_arguments(model: nn.Module) -> dict[str, bool]:
+    """The arguments of the model's forward besides one for the target; True for those that it has to be given."""
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
-    needed = [p.name for p in found if p.default is inspect.Parameter.empty and p.kind not in kinds]
-    needed = [name for name in needed if name not in _TARGETS]
-    return needed if len(needed) > 1 else []
+    found = (p for p in _parameters(model).values() if p.kind not in kinds and p.name not in _TARGETS)
+    return {p.name: p.default is inspect.Parameter.empty for p in found}
 
 
 def length_arguments(model: nn.Module) -> dict[str, bool]:
