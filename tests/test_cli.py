@@ -21,6 +21,7 @@ import handful
 from handful.base.errors import HandfulError
 from handful.base.files import free_folder
 from handful.cli.watch import server_of
+from handful.report.document import Page
 from handful.sklearn import MiniBatchClassifier
 from handful.training.watch.folder import RunFolder
 
@@ -167,6 +168,23 @@ def test_evaluate_prints_scores_classes_and_worst_rows(command, trained):
     status, out, _ = command("evaluate", path, "digits", "--metrics", "f1", "--out", path / "other.html")
     assert out.splitlines()[1].startswith("f1 ")
     assert (path / "other.html").exists()
+
+
+def test_scores_are_printed_where_the_folder_of_the_run_takes_no_page(command, trained, tmp_path, monkeypatch):
+    """As of a run of somebody else's: they ended with status 2 behind the scores, and --json had none."""
+    path, _ = trained
+
+    def full(*given):
+        raise HandfulError("no space is left")
+
+    monkeypatch.setattr(Page, "write", full)
+    status, out, err = command("evaluate", path, "digits")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == "no report: no space is left; --out writes it elsewhere"
+    told = json.loads(command("evaluate", path, "digits", "--json")[1])
+    assert told["rows"] == 1797
+    assert told["report"] is None
+    assert command("evaluate", path, "digits", "--out", tmp_path / "page.html")[0] == 2
 
 
 def test_predict_to_output_and_to_a_file(command, trained, raw, tmp_path):

@@ -29,8 +29,14 @@ def evaluate(
         found = trained.evaluation(where, metrics, bad_rows=as_bad_rows(bad_rows))
     rank_0_speaks(trained.rank)
     found.show()
-    page = found.write(out or run / "evaluation.html", f"{trained.plan.model}: evaluation")
-    print(f"\nreport: {shown(page)}")
+    page = None
+    try:
+        page = found.write(out or run / "evaluation.html", f"{trained.plan.model}: evaluation")
+        print(f"\nreport: {shown(page)}")
+    except (HandfulError, OSError) as error:
+        if out is not None:  # else the scores are what was asked for
+            raise
+        print(f"\nno report: {error}; --out writes it elsewhere")
     return {"scores": found.scores, "rows": found.rows, "classes": found.classes, "worst": found.worst,
             "notes": found.notes, "report": page}  # fmt: skip
 
