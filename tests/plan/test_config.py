@@ -38,7 +38,7 @@ def test_signature_and_help_of_fit_show_each_option_with_its_default():
     assert {name: p.default for name, p in parameters.items() if name in OPTIONS} == vars(Config())
     assert set(parameters) - set(OPTIONS) == {"model", "train", "out", "callbacks"}
     for option in OPTIONS.values():
-        assert f"    {option.name}: {option.help[:20]}" in handful.fit.__doc__
+        assert f"\n{option.name}: {option.help[:20]}" in handful.fit.__doc__
 
 
 @pytest.mark.parametrize("estimator", [handful.sklearn.MiniBatchClassifier, handful.sklearn.MiniBatchRegressor])

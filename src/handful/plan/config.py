@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from inspect import Parameter, signature
+from inspect import Parameter, cleandoc, signature
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, TypeVar, cast, get_args
 
@@ -394,6 +394,6 @@ def spelled_out(function: F) -> F:
     named = [Parameter(o.name, Parameter.KEYWORD_ONLY, default=o.default, annotation=o.hint) for o in options]
     kept = [p for p in shown.parameters.values() if p is not packed]
     vars(function)["__signature__"] = shown.replace(parameters=[*kept, *named])
-    lines = (textwrap.fill(f"{o.name}: {o.help}", 116, subsequent_indent=" " * 8) for o in options)
-    function.__doc__ = (function.__doc__ or "").replace("{options}", "\n    ".join(lines))
+    lines = (textwrap.fill(f"{o.name}: {o.help}", 112, subsequent_indent=" " * 4) for o in options)
+    function.__doc__ = cleandoc(function.__doc__ or "").replace("{options}", "\n".join(lines))
     return function

@@ -17,7 +17,9 @@ FEW_HELD = 100  # held-out rows, and fewer: whether their loss is higher than at
 TELLS = 1.0  # so many of its standard errors, paired by row;
 NEAR = 0.05  # of the lowest held-out loss: evaluations so near it are told apart by the score first
 RISES = 3  # so many looks, all worse than before them, send a run back,
-SETTLED = 30  # after this many steps at least: running statistics and averages lag behind that long
+SETTLED = 30  # after this many steps at least: running statistics and averages lag behind that long;
+MOST_EPOCHS = 5  # later, and where so many steps take longer, it is rows that are known,
+AVERAGED = 100  # though not before so many steps, which an average is of, where they are more than ten epochs
 LOWER = 8.0  # what its rate is divided by then
 BY_HEART = 4  # so many looks worse than the best, the training loss being lower than that: rows are learned by heart.
 EARLY = 0.5  # In this share of the plan the run begins again, once (later none of eight came as low), its rate over
@@ -77,7 +79,9 @@ def remembered(t: Training) -> float:
 
 
 def forget(t: Training, epochs: float) -> str:
-    """Raise an open weight decay so that the weights are an average over so many epochs. Returns so in words, or ""."""
+    """Raise an open weight decay so that the weights are an average over so many epochs, and over ten steps at least.
+    Returns so in words, or ""."""
+    epochs = max(epochs, 10 * t.state.batch / t.examples)
     now, groups = remembered(t), t.state.optimizer.param_groups
     is_open = t.plan.choices["l2"].status == "default" and decoupled(t.state.optimizer, groups[0])
     if not is_open or not epochs < now < math.inf:
@@ -95,6 +99,7 @@ def decay_more(t: Training) -> str | None:
     if (
         best is None
         or t.training_step is not None
+        or lags(t, t.state.position - t.state.restarted)
         or not by_heart(t, best.row["valid_loss"], looks_after(t, best.row))
         or not noisy(t)
     ):
@@ -143,10 +148,15 @@ def rises(t: Training, best: Row) -> str:
     if since < SETTLED * s.batch or not math.isfinite(lowest):
         return ""
     after = looks_after(t, from_row)
-    if since > max(t.examples, 2 * SETTLED * s.batch) + s.batch:
-        may = s.first is not None and not s.restarted
+    if since > max(t.examples, min(2 * SETTLED * s.batch, MOST_EPOCHS * t.examples)) + s.batch:
+        may = s.first is not None and not s.restarted and not lags(t, since)
         return LEARNED if may and by_heart(t, lowest, after) and not too_far(t, looks, lowest) else ""
     return RISEN if len(after) >= RISES and worse(t, lowest, after) else ""
+
+
+def lags(t: Training, since: int) -> bool:
+    """Whether the average is still of the beginning, though rows were seen many times: of large batches."""
+    return AVERAGED * t.state.batch > max(since, 10 * t.examples)
 
 
 def too_far(t: Training, looks: list[Row], lowest: float) -> bool:
