@@ -120,7 +120,7 @@ def part_of(output: object, part: str) -> object:
     """
     if part.endswith(CLASSES_FIRST):
         found = part_of(output, part.removesuffix(CLASSES_FIRST))
-        return found.movedim(1, -1) if isinstance(found, Tensor) else found
+        return found.movedim(1, -1) if torch.is_tensor(found) else found
     match output:
         case tuple() | list() if part.startswith("-") and len(output) >= -int(part):
             return output[int(part)]

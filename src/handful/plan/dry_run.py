@@ -328,7 +328,7 @@ def not_square(objective: Objective, output: object, y: object, data: Data) -> t
     is not as long as there are classes."""
     target = data.pipeline.target
     for row in range(min(len(data.train), _MOST_ROWS)) if target and None in target.shape else ():
-        if not isinstance(output, Tensor) or output.ndim != 3 or output.shape[1] != output.shape[2]:
+        if not torch.is_tensor(output) or output.ndim != 3 or output.shape[1] != output.shape[2]:
             break
         batch = objective.to_device(data.pipeline(data.train.take([row])))
         output, y = quietly(objective.model, partial(objective.forward, batch)), batch.columns["y"]
@@ -341,8 +341,8 @@ def classes_of_places(objective: Objective, batch: Batch, target: Target) -> tup
     which add up to 0 over classes."""
     output, y = objective.forward(batch), batch.tensor("y")
     found = part_of(output, objective.part)
-    axis = class_axis(tuple(found.shape), tuple(y.shape)) if isinstance(found, Tensor) else None
-    if not isinstance(found, Tensor) or axis is None:
+    axis = class_axis(tuple(found.shape), tuple(y.shape)) if torch.is_tensor(found) else None
+    if not torch.is_tensor(found) or axis is None:
         return target.outputs, False
     if found.ndim == 3 and found.shape[1] == found.shape[2]:
         with contextlib.suppress(*MISTAKES):

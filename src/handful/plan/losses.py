@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError
@@ -77,7 +78,7 @@ def loss(
     if type(function) is cross_entropy and _behind_places(output, y):
         function, text = token_cross_entropy(function.label_smoothing, function.class_weight), f"token_{text}"
     _check_kind(function, text, output, data.pipeline)
-    if (several := data.pipeline.several) and several.sizes and isinstance(output, Tensor):
+    if (several := data.pipeline.several) and several.sizes and torch.is_tensor(output):
         match function:
             case together(sizes=()):
                 function = replace(function, sizes=several.sizes)
@@ -89,16 +90,17 @@ def loss(
 
 def _behind_places(output: object, y: object) -> bool:
     """Whether the scores can only be [m, T, C], where torch's losses take [m, C, T]."""
-    if not isinstance(output, Tensor) or not isinstance(y, Tensor) or output.ndim != 3:
-        return False
-    return class_axis(tuple(output.shape), tuple(y.shape)) == -1 and output.shape[1] != output.shape[2]
+    match output, y:
+        case Tensor(ndim=3), Tensor():
+            return class_axis(tuple(output.shape), tuple(y.shape)) == -1 and output.shape[1] != output.shape[2]
+    return False
 
 
 def _softened(
     loss: LossFunction, smoothing: float, class_weight: ClassWeight, data: Data, output: object
 ) -> LossFunction:
     assert isinstance(loss, cross_entropy)
-    scores = output.shape[-1 if loss.last else 1] if isinstance(output, Tensor) and output.ndim > 1 else 0
+    scores = output.shape[-1 if loss.last else 1] if torch.is_tensor(output) and output.ndim > 1 else 0
     return replace(loss, label_smoothing=smoothing, class_weight=_weights(class_weight, data, scores))
 
 
@@ -237,7 +239,7 @@ def _loss_of_task(output: object, y: object, pipeline: Pipeline) -> tuple[str, s
     classes = len(pipeline.classes or ())
     target = pipeline.target
     if task == "classification" and target is not None and target.dense:
-        shape = tuple(y.shape) if isinstance(y, Tensor) else (len(output), *target.shape)
+        shape = tuple(y.shape) if torch.is_tensor(y) else (len(output), *target.shape)
         return _dense_loss(output, target, class_axis(tuple(output.shape), shape))
     if task == "classification":
         if output.ndim == 1 or output.shape[-1] == 1:
@@ -336,8 +338,8 @@ def metrics(asked: Metrics, pipeline: Pipeline, output: object, uneven: bool = F
     if pipeline.several:
         usual = pipeline.several.usual
         return as_metrics(usual, None, pipeline.metrics), Choice(usual, "found", "usual for each target")
-    output = output if isinstance(output, Tensor) else ctc.only_valid(output)
-    if not isinstance(output, Tensor) or (pipeline.target and pipeline.target.part is None):
+    output = output if torch.is_tensor(output) else ctc.only_valid(output)
+    if not torch.is_tensor(output) or (pipeline.target and pipeline.target.part is None):
         names = ""
     return as_metrics(names, pipeline.space), Choice(
         names, "found", f"usual for {pipeline.task}" if pipeline.task else "none without a target that is known"

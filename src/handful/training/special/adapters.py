@@ -356,7 +356,7 @@ def viewing(
     part, link: of the output, see `handful.losses.outputs`; several: the target where it is several, not alike."""
     if several is not None:
         return _beside(several)
-    parted = bool(part) or not isinstance(output, Tensor)
+    parted = bool(part) or not torch.is_tensor(output)
     seen = ctc.only_valid(part_of(output, part)) if parted else output
     target = batch.columns.get("y")
     if not isinstance(seen, Tensor) or not isinstance(target, Tensor):
