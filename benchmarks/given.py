@@ -10,7 +10,6 @@ benchmarks/results/given.md.
 """
 
 import argparse
-import copy
 import functools
 import itertools
 import math
@@ -145,7 +144,7 @@ def main() -> None:
         for given in GIVEN:
             if given.get("batch") in ("full", 16, 32, 128) or given.get("batch", 0) <= len(parts[0][1]):
                 words = ", ".join(f"{k}={v}" for k, v in given.items()) or "nothing given"
-                options.setdefault(words, {})[name] = ours(name, parts, **copy.copy(given)) / usual
+                options.setdefault(words, {})[name] = ours(name, parts, **given) / usual
         for text, (make, rates) in OPTIMIZERS.items():
             best = min(plain(name, parts, make, lr, 32, 30) for lr in rates)[1]
             asked = S.SGD if text.startswith("torch") else text

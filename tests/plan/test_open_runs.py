@@ -4,6 +4,7 @@ and the weights that a careful loop would have kept, or better ones."""
 import copy
 import math
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -731,6 +732,8 @@ def test_a_length_is_stretched_for_adam_and_its_kin_on_few_rows_alone():
     assert usual == epochs(lr=1e-3, optimizer="sgd") == epochs(batch="full", optimizer="momentum")
     assert usual == epochs(lr={"0.*": 1e-4, "*": 1e-3})
     assert epochs(lr=1e-6) == 3 * usual
+    assert epochs(optimizer="adam(lr=0.000001)") == epochs(optimizer=partial(torch.optim.Adam, lr=1e-6)) == 3 * usual
+    assert epochs(optimizer=torch.optim.Adam) == usual
     assert epochs(60_000, lr=1e-6) == epochs(60_000)
     assert epochs(batch="full", optimizer="adam") > 6 * usual
 

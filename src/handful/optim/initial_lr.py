@@ -19,7 +19,8 @@ FINE_TUNING = 5e-5
 # The rate at 32 inputs, of several layers and of one; the power by which it falls; what the networks had; the error.
 LEARNED, LEARNED_ONE, POWER = 0.0152, 0.0428, 1.11
 LEARNED_FROM, WITHIN = (8.0, 300.0), 2**2.45
-USUAL_BATCH, UPDATES, SLOWER, SLOWEST = 32, 550, 3.0, 10.0  # see `times_the_epochs`
+USUAL_BATCH, UPDATES = 32, 550  # where none is measured; so many at least are to be left where a batch is made larger
+SLOWER, SLOWEST = 3.0, 10.0  # see `times_the_epochs`
 ADAPTIVE = frozenset({"adam", "adamw", "nadam", "radam", "rmsprop", "adamax", "adagrad", "muon"})
 
 
@@ -71,8 +72,8 @@ def times_the_epochs(
     >>> times_the_epochs(net, adam, usual, Choice(512, "given"), updates=2000)
     (1.0, 4.0)
     """
-    given = {"batch": USUAL_BATCH} | {n: c.value for n, c in (("lr", lr), ("batch", batch)) if c.status == "given"}
-    rate, larger = given.get("lr"), max(1.0, given["batch"] / USUAL_BATCH)
+    rate = lr.value if lr.status in ("given", "found") else None  # found: set where the optimizer was made
+    larger = max(1.0, batch.value / USUAL_BATCH) if batch.status == "given" else 1.0
     kin = {type(part).__name__.lower() for part in parts_of(optimizer)} <= ADAPTIVE
     if not kin or isinstance(rate, dict):
         return 1.0, 1.0

@@ -235,8 +235,8 @@ def first_batch(optimizer: Optimizer, rows: int, cap: int, chooser: Chooser) -> 
         return int(chooser.set("batch", rows, "found", why))
     if needs_closure(optimizer):
         why = "the usual: what is measured are steps of one evaluation of the loss, and the optimizer's has several"
-        return int(chooser.set("batch", min(32, cap), "found", why))
-    return int(chooser.set("batch", min(32, cap), "default", "not measured"))
+        return int(chooser.set("batch", min(USUAL_BATCH, cap), "found", why))
+    return int(chooser.set("batch", min(USUAL_BATCH, cap), "default", "not measured"))
 
 
 def schedule_of(options: Config, planned: int | None, optimizer: Optimizer, chooser: Chooser) -> schedule.Schedule:

@@ -15,6 +15,7 @@ from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Status
 from handful.base.stopwatch import part
 from handful.optim.build import rescale, set_base
+from handful.optim.initial_lr import UPDATES, USUAL_BATCH
 from handful.optim.schedule import from_torch
 from handful.plan.probe.batch_growth import GAIN, growth
 from handful.plan.probe.decision import (
@@ -40,11 +41,10 @@ from handful.training.training import Training
 from handful.training.watch import saved
 
 ROWS_PER_BATCH = 50  # a batch is at most a fiftieth of the data,
-LEAST_CAP = 16  # or this,
-UPDATES = 550  # and leaves the throughput rule at least so many updates,
+LEAST_CAP = 16  # or this, and leaves the throughput rule at least UPDATES,
 FEWEST = 150  # the usual noise scale so many
 LEAST = 8
-USUAL, LARGEST = 32, 128  # the batch where none is measured
+LARGEST = 128  # the batch where none is measured: from the usual to this
 SHORT = 10.0  # seconds: a run that will be over in so many takes the defaults, for measuring takes up to one,
 FEW = 100  # steps in the time that a run has: it takes the defaults, for measuring takes a dozen;
 LONGER = 12.0  # times as long where time is not what was given: it begins with them, and its batch may grow then
@@ -140,11 +140,13 @@ def timed_first(
 def take_usual(t: Training, d: Decision, why: str, *, open_length: bool) -> int:
     """The batch where none is measured: the usual; where the length was asked for, so that time may count, the largest
     with which the run still has its updates."""
-    size = min(USUAL, d.cap)
+    size = min(USUAL_BATCH, d.cap)
     reason = "the usual, but no more than a fiftieth of few rows"
     if not open_length:
         size = max(size, min(LARGEST, d.cap, powers_of_two(max(1, planned_examples(t, d) // UPDATES))[-1]))
-        reason = f"{USUAL} to {LARGEST}, as large as leaves {UPDATES} updates, but no more than a fiftieth of few rows"
+        reason = (
+            f"{USUAL_BATCH} to {LARGEST}, as large as leaves {UPDATES} updates, but no more than a fiftieth of few rows"
+        )
     d.batch = Choice(size, "default", f"{reason}; {why}")
     d.growth = Choice(None, "default", f"the batch stays: {why}")
     return size
@@ -196,7 +198,7 @@ def not_by_ranks(t: Training) -> str:
 
 def usual(t: Training, cap: int) -> int:
     """The mini-batch that is timed first."""
-    size = min(USUAL, cap)
+    size = min(USUAL_BATCH, cap)
     return size if size >= 2 * t.ranks.size else max(size, least_rows(t))
 
 
