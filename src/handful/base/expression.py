@@ -100,7 +100,7 @@ class _Parser(Generic[T]):
 
     def call(self, node: ast.expr, name: str, args: list[object], named: dict[str, object]) -> T:
         if name not in self.known:
-            raise self.error(node, f"there is no '{name}'.{did_you_mean(name, self.known)}")
+            raise self.error(node, f"there is no '{name}'.{did_you_mean(name, self.known, self.what)}")
         make = self.known[name]
         takes = signature(make)
         for key in named.keys() - takes.parameters:

@@ -94,8 +94,8 @@ def _metric(asked: object, space: int | None, known: Mapping[str, Metric]) -> Me
             if asked in known:
                 return error_rate(asked, space) if asked == "word_error_rate" else known[asked]
             if asked in NAMED:
-                raise HandfulError(f"{does_not_fit(asked)}.{did_you_mean(asked, known)}")
-            raise HandfulError(f"there is no metric called '{asked}'.{did_you_mean(asked, known)}")
+                raise HandfulError(f"{does_not_fit(asked)}.{did_you_mean(asked, known, 'metric')}")
+            raise HandfulError(f"there is no metric called '{asked}'.{did_you_mean(asked, known, 'metric')}")
         case Accumulator():
             higher = getattr(asked, "higher_is_better", None)
             better: Better = "auto" if higher is None else "higher" if higher else "lower"

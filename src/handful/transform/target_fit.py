@@ -115,7 +115,7 @@ class TargetFitter:
         """The Target. task: the user's word, which wins; by_place: rows that differ in length hold a class for each
         place, see `Target.places`."""
         if task is not None and task not in TASKS:
-            raise HandfulError(f"there is no task '{task}'.{did_you_mean(task, TASKS)}")
+            raise HandfulError(f"there is no task '{task}'.{did_you_mean(task, TASKS, 'task')}")
         if self.column.kind == "collated":
             self._note("reaches the loss as the collate function gives it: no score is known for it.")
             return AsItIs(self.name, "object", (), 0, part=None)
