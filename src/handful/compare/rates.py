@@ -63,7 +63,8 @@ def tune(
     tried = sorted(losses.items())
     low, high = tried[0][0], tried[-1][0]
     if not math.isfinite(losses[best]):
-        raise HandfulError(f"with {method.name} every learning rate from {low:g} to {high:g} diverged; give lower lrs")
+        which = f"the learning rate {low:g}" if low == high else f"every learning rate from {low:g} to {high:g}"
+        raise HandfulError(f"with {method.name} {which} diverged; give lower lrs")
     counter.done(tries - len(losses))
     counter.say(
         f"{method.name}: learning rate {say_number(best)}, best of {len(tried)} from {say_number(low)} to "
