@@ -18,6 +18,8 @@ from handful.base.expression import signature
 from handful.models.wrapped import unwrapped
 from handful.optim.muon import Muon, evaluated
 
+HALF = {torch.bfloat16, torch.float16}
+
 
 class OptimizerGroup(Optimizer):
     """Two or more optimizers of different parameters that act as one.
@@ -86,38 +88,28 @@ def switch(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
 
 
 def low_precision(optimizer: Optimizer) -> list[str]:
-    """What rounding does to the moments that torch's optimizers keep in the weights' own dtype.
+    """What rounding does to the moments that torch's optimizers keep in the weights' own dtype, of HALF: a decay by
+    less than a quarter of its epsilon is rounded back to what it was, whatever the value.
 
-    A decay by less than a quarter of the dtype's epsilon is rounded back to what it was, whatever the value.
+    The plain step is taken where torch's fused SGD does nothing: on a CPU, torch 2.13 leaves such weights of 32 and
+    more numbers as they are, without a word.
     """
+    said = []
     for part in parts_of(optimizer):
-        for group in part.param_groups if type(part).__module__.startswith("torch.optim") else ():
+        torchs, title = type(part).__module__.startswith("torch.optim"), type(part).__name__
+        for group in part.param_groups:
             beta = group.get("betas", (0.0, 0.0))[1]
-            for dtype in {p.dtype for p in group["params"]} & {torch.bfloat16, torch.float16}:
-                if 1 - beta < torch.finfo(dtype).eps / 4:
-                    title, kind = type(part).__name__, str(dtype).removeprefix("torch.")
-                    return [
+            for dtype in {p.dtype for p in group["params"]} & HALF:
+                if isinstance(part, torch.optim.SGD) and group["params"][0].device.type == "cpu":
+                    group["fused"] = False
+                if torchs and 1 - beta < torch.finfo(dtype).eps / 4:
+                    kind = str(dtype).removeprefix("torch.")
+                    said.append(
                         f"The weights are {kind}, and so is the second moment of {title}: times {beta:g} it is rounded "
                         "back, so it grows and never shrinks, and steps get shorter. Use weights in float32 with "
                         "precision='bfloat16', or smaller betas, as in adamw(betas=[0.9, 0.95])."
-                    ]
-    return []
-
-
-def not_fused(optimizer: Optimizer) -> None:
-    """Take the plain step where torch's fused SGD does nothing: on a CPU, torch 2.13 leaves float16 and bfloat16
-    weights of 32 and more numbers as they are, without a word."""
-    for part in parts_of(optimizer):
-        for group in part.param_groups if isinstance(part, torch.optim.SGD) else ():
-            kinds = {(p.device.type, p.dtype) for p in group["params"]}
-            if group.get("fused") and kinds & {("cpu", torch.bfloat16), ("cpu", torch.float16)}:
-                group["fused"] = False
-
-
-def may_train(model: nn.Module, optimizer: Optimizer) -> list[nn.Parameter]:
-    """The parameters that are trained, or may be later on: frozen ones, too, that the optimizer holds."""
-    held = {p for group in optimizer.param_groups for p in group["params"]}
-    return [p for p in model.parameters() if p.requires_grad or p in held]
+                    )
+    return said[:1]
 
 
 def takes_none(optimizer: Optimizer) -> bool:
@@ -325,9 +317,9 @@ def _unseen(model: nn.Module) -> dict[str, str]:
 def check_sparse(optimizer: Optimizer, model: nn.Module) -> None:
     """HandfulError where an optimizer cannot step what has sparse gradients, or what has none, of its parameters: it is
     tried on a few numbers, as torch's say so in their first step only."""
-    tables = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
-    sparse = {m.weight: f"{name}.weight" for name, m in tables if m.sparse}
-    for part in parts_of(optimizer) if sparse else ():
+    tables = ((name, m) for name, m in model.named_modules() if getattr(m, "sparse", False))
+    sparse = {m.weight: f"{name}.weight" for name, m in tables if torch.is_tensor(m.weight)}
+    for part in parts_of(optimizer):
         make: Callable[[list[dict[str, object]]], Optimizer] = type(part)
         for group in part.param_groups:
             for found in {sparse.get(p) is None: sparse.get(p) for p in group["params"]}.values():

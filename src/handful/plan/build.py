@@ -11,12 +11,12 @@ from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
 from handful.base.keys import IN_TURN, drawing
-from handful.base.machine import give_back
+from handful.base.machine import cores, give_back
 from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.models.wrapped import must_be_model, uncompiled
 from handful.optim import schedule
-from handful.optim.parts import may_train, needs_closure
+from handful.optim.parts import needs_closure
 from handful.optim.rates import set_base
 from handful.plan import defaults as choose
 from handful.plan.balance import calmer, evenness
@@ -104,7 +104,8 @@ def _assemble(
     objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
     if resuming is None:
         show_rows(net, objective, data, options.seed)
-        start_from(net, options.init, data.pipeline, chooser)
+        if options.init is not None:
+            start_from(net, options.init, data.pipeline, chooser)
     batches, size = make_batches(data, options, chooser, device)
     options = choose.ridge(options, objective, data.pipeline, data.train, chooser)
     if options.sharding:
@@ -318,6 +319,7 @@ def make_training(
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     averaged = choose.ema(options, net, optimizer, rows=len(data.train) if data.held_out is not None else None)
     ema, average = (chooser.put("ema", averaged), copy_weights(net)) if averaged else (0.0, None)
+    held = {p for group in optimizer.param_groups for p in group["params"]}  # frozen ones, too, which may be thawed
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
@@ -339,7 +341,7 @@ def make_training(
         folder=folder,
         held_out=data.held_out,
         evenness=evenness(data.pipeline, data.counts),
-        parameters=may_train(net, optimizer),
+        parameters=[p for p in net.parameters() if p.requires_grad or p in held],
         training_step=options.training_step,
     )
 
@@ -349,7 +351,12 @@ def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
     for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every", "on_nonfinite"):
         if getattr(options, name) != OPTIONS[name].default:
             chooser.set(name, getattr(options, name), "given")
-    choose.threads(options, chooser)
+    if options.threads == "auto":
+        chooser.set("threads", torch.get_num_threads(), "default", "torch's own setting")
+        return
+    more = f"more than the {cores()} cores that this process may use" if options.threads > cores() else ""
+    chooser.set("threads", options.threads, "given", more)
+    chooser.notes += [f"threads={options.threads} is {more}."] * bool(more)
 
 
 def make_rules(

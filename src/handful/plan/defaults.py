@@ -11,7 +11,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean, whole
-from handful.base.machine import cores
 from handful.base.plan import Choice, Progress, Status
 from handful.base.score import Better, has_direction, lower_is_better
 from handful.base.stopwatch import elapsed
@@ -84,16 +83,6 @@ def grows(asked: object) -> TypeGuard[schedule.grow_batch | str]:
     return isinstance(asked, schedule.grow_batch) or (
         isinstance(asked, str) and asked.lstrip().startswith("grow_batch")
     )
-
-
-def threads(options: Config, chooser: Chooser) -> None:
-    """The CPU threads of a step, as asked for, or torch's own until others are measured."""
-    if options.threads == "auto":
-        chooser.set("threads", torch.get_num_threads(), "default", "torch's own setting")
-        return
-    more = f"more than the {cores()} cores that this process may use" if options.threads > cores() else ""
-    chooser.set("threads", options.threads, "given", more)
-    chooser.notes += [f"threads={options.threads} is {more}."] * bool(more)
 
 
 def batch_size(asked: object, n: int) -> Choice | None:
@@ -302,7 +291,8 @@ def until(
         why = "fewer for more data, 10 to 40" + f", times {slower:.2g} for the rate and the batch" * (slower > 1)
         if len(fans_in(objective.model)) == 1 and LEAST_LEARNED // n > epochs:
             epochs, why = LEAST_LEARNED // n, f"{LEAST_LEARNED:,} examples for a single layer"
-        text, reason = f"epochs({epochs})", f"{epochs} epochs of {n:,} rows: {why}"
+        rule: stop.Rule = stop.epochs(epochs)
+        reason = f"{epochs} epochs of {n:,} rows: {why}"
         if pipeline.task == "regression" and n <= 10 * FEW_HELD and 0 < held <= FEW_HELD:
             reason += f"; {held} held-out rows are too few to tell that it should stop sooner"
         elif held:
@@ -310,12 +300,12 @@ def until(
             # An accuracy over few rows stands still while the loss still falls; an overfitting net's loss rises while
             # its accuracy still climbs. Only when neither moves is there nothing to wait for.
             watched: dict[str, Better] = {"valid_loss": "auto", score: better}
-            ways = {name: "" if way == "auto" else f", better='{way}'" for name, way in watched.items()}
-            text += " | " + " & ".join(f"plateau({patience}, score='{name}'{way})" for name, way in ways.items())
+            still = [stop.plateau(patience, score=name, better=way) for name, way in watched.items()]
+            rule |= still[0] if len(still) == 1 else still[0] & still[1]
             has = "has" if len(watched) == 1 else "have"
             reason += f"; or sooner, when {' and '.join(watched)} {has} not improved for {patience} evaluations"
-        chooser.set("until", text, "default", reason)
-        return stop.parse(text)
+        chooser.set("until", str(rule), "default", reason)
+        return rule
     rule = stop.as_rule(asked)
     chooser.put("until", in_words(rule, stop.parse, "given"))
     if (given := rule.time()) and (before := elapsed()) > BEFORE * given:

@@ -54,6 +54,11 @@ def as_given(model: nn.Module, chooser: Chooser) -> nn.Module:
         chooser.notes.append(f"the module inside {type(model).__name__} is trained: its gradients are added up here")
     if is_compiled(net):
         chooser.set("compile", True, "found", "the model came so; what is tried and measured before is not")
+    if layers := still_layers(net):
+        chooser.notes.append(
+            f"In evaluation mode throughout, as their weights are frozen: {some(layers)} ({len(layers)} of batch "
+            "normalisation)."
+        )
     return net
 
 
@@ -110,16 +115,9 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
 
 
 @part("making the model")
-def start_from(net: nn.Module, init: str | PathLike[str] | None, here: Pipeline, chooser: Chooser) -> None:
-    """Give the model those weights of a file or a run that fit its own by name and shape, and say what did not, what a
-    run's were learned with that is not so here, and which layers are still."""
-    if layers := still_layers(net):
-        chooser.notes.append(
-            f"In evaluation mode throughout, as their weights are frozen: {some(layers)} ({len(layers)} of batch "
-            "normalisation)."
-        )
-    if init is None:
-        return
+def start_from(net: nn.Module, init: str | PathLike[str], here: Pipeline, chooser: Chooser) -> None:
+    """Give the model those weights of a file or a run that fit its own by name and shape, and say what did not, and
+    what a run's were learned with that is not so here."""
     if not isinstance(init, str | PathLike):
         raise HandfulError(
             f"init takes the path of a .safetensors file or of a run, not {type(init).__name__}: weights in memory are "
@@ -213,7 +211,9 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
         data.pipeline = losses.of_any_id(data.pipeline.resolve_task(output))
         objective.takes(data.pipeline, data.train.columns.values())
         chooser.set("task", data.pipeline.task, "found")
-    places = dry_run.not_square(objective, output, sample.columns.get("y"), data)
+    places: tuple[object, object] = output, sample.columns.get("y")
+    if data.pipeline.target and None in data.pipeline.target.shape:
+        places = dry_run.not_square(objective, *places, data)
     loss, choice, notes = losses.loss(asked, *places, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)
     note_loss(objective, choice, asked != options.loss, output, sample, chooser)
@@ -350,7 +350,7 @@ def find_prediction(
 def note_form(objective: Objective, batch: Batch, chooser: Chooser) -> None:
     """Find out whether a loss of the caller's own is a mean over rows, so that it can be computed in parts."""
     form, y = loss_form(objective, batch), batch.columns.get("y")
-    if form.coupling and objective.of_model and isinstance(y, Tensor) and y.ndim > 1 and not y.is_floating_point():
+    if form.coupling and objective.of_model and torch.is_tensor(y) and y.ndim > 1 and not y.is_floating_point():
         own = objective.loss
         for name in list(FORMS)[1:]:
             objective.minimise(FORMS[name](own), objective.metrics, objective.scale)

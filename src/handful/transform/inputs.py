@@ -199,17 +199,14 @@ class TableInput:
 
     def __call__(self, batch: Batch, columns: Columns) -> dict[str, Value]:
         numbers = self.dense(batch)
-        ids = [self._ids(batch, name, columns[name], e) for name, e in zip(self.categories, self.encoders)]
+        ids = []
+        for name, e in zip(self.categories, self.encoders):
+            value, known = batch[name], columns[name].classes
+            ids.append(e(strings(value, columns[name])) if known is None else e.recode(batch.tensor(name), known))
         if self.layout == "split":
             return {"numbers": numbers, "categories": torch.stack(ids, 1) if ids else self._none(batch)}
         hot = [torch.nn.functional.one_hot(i, e.size)[:, 1:].to(torch.float32) for i, e in zip(ids, self.encoders)]
         return {"x": torch.cat([numbers, *hot], dim=1)}
-
-    @staticmethod
-    def _ids(batch: Batch, name: str, column: Column, encoder: Categories) -> Tensor:
-        if column.classes is not None:
-            return encoder.recode(batch.tensor(name), column.classes)
-        return encoder(strings(batch[name], column))
 
     def info(self) -> Inputs:
         """What a model needs to know."""

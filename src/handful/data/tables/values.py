@@ -60,11 +60,13 @@ def convert(
 
     names: of the classes that its whole numbers stand for.
     """
-    column, wanted = _exactly(key, plain_column(column), o, notes), o.schema.get(key)
+    column, wanted = plain_column(column), o.schema.get(key)
+    if whole(column.type):
+        column = _exactly(key, column, o, notes)
     if is_text(column.type) and key != o.target and (wanted is None or wanted.kind in MEDIA):
-        named = _named_files(key, column, o, notes)
-        if named is not None:
-            return named
+        named = media_named(column)
+        if named is not None and (stored := _named_files(key, column, named, o, notes)):
+            return stored
     if wanted is None or (wanted.kind == "category" and wanted.classes is None and is_text(column.type)):
         stats = column_stats(key, column, o)
         stats.names = names
@@ -86,7 +88,7 @@ def _exactly(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]) ->
 
 
 def _are_names(key: str, column: pa.ChunkedArray, o: Options) -> bool:
-    if not whole(column.type) or (key == o.target and not pa.types.is_decimal(column.type)):
+    if key == o.target and not pa.types.is_decimal(column.type):
         return False
     ends = pc.min_max(column).as_py()
     if not are_long(key, ends["min"], ends["max"]):
@@ -315,11 +317,8 @@ def media_named(column: pa.ChunkedArray) -> Column | None:
     return Column("audio", "float32", (None,)) if sounds else None
 
 
-def _named_files(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]) -> Stored | None:
+def _named_files(key: str, column: pa.ChunkedArray, named: Column, o: Options, notes: list[str]) -> Stored | None:
     """Pictures or sounds of which a table holds the files' names, relative to its own folder or to where we are."""
-    named = media_named(column)
-    if named is None:
-        return None
     names = column.cast(TEXT).to_pylist()
     some = [name for name in names[:64] if name and Path(name).suffix.lower() in IMAGES | SOUNDS]
     here = Path(o.where) if o.where and "://" not in o.where else None
