@@ -1,6 +1,7 @@
 """From what the user gave to a Training ready to run: choices made with their reasons, mistakes reported early."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -66,17 +67,19 @@ def assemble(
     asked = given
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
-    model, chooser = must_be_model(model), Chooser()
+    chooser = Chooser()
+    plainly: AbstractContextManager[None] = nullcontext()
+    if not isinstance(model, str):
+        model = as_given(must_be_model(model), chooser)
+        plainly = uncompiled(model)
     options = Config.of(given)
     if options.training_step is not None:
         options = choose.of_own_step(options)
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None and ranks.rank == 0:
         folder.claim(overwrite=options.overwrite)
-    if not isinstance(model, str):
-        model = as_given(model, chooser)
     try:
-        with uncompiled(model):
+        with plainly:
             t = _assemble(model, train, options, chooser, folder, resuming, measure, ranks, callbacks)
         if resuming is not None:
             t.plan = as_changed(resuming, t.plan.choices, asked)

@@ -40,7 +40,7 @@ def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batc
     Raises HandfulError with the shapes that the model fails on.
     """
     try:
-        return quietly(model, lambda: forward(sample.on_tensors(torch.clone)))  # it may change them
+        return quietly(model, partial(forward, sample.on_tensors(torch.clone)))  # it may change them
     except HandfulError:
         raise
     except MISTAKES as error:

@@ -168,6 +168,11 @@ def _held(model: nn.Module, loss: object) -> dict[str, tuple[dict[str, Any], str
     )
 
 
+def ready_made(model: nn.Module, loss: object = None) -> bool:
+    """Whether nothing but weights is held: by one of handful's own models, without a loss of the caller's."""
+    return type(model).__module__.startswith("handful.") and not isinstance(loss, nn.Module)
+
+
 def beside(model: nn.Module, loss: object = None) -> tuple[dict[str, object], dict[str, Tensor]]:
     """What a model holds that no weights file does, packed by name: numbers, lists, generators, Tensors in attributes,
     see `pack`; and all that the caller's loss does. What is made of the model's weights, has a gradient to pass on, has
@@ -205,7 +210,7 @@ def _packed(value: object, name: str = "", weights: Collection[int] = ()) -> tup
 
 def marks(model: nn.Module, loss: object = None) -> dict[str, str]:
     """By which what is in `beside` is known again."""
-    return _marks(*beside(model, loss))
+    return {} if ready_made(model, loss) else _marks(*beside(model, loss))
 
 
 def _marks(forms: Mapping[str, object], tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -249,6 +254,8 @@ def as_now(model: nn.Module, loss: object = None) -> Callable[[], None]:
     """Keep what `beside` finds; a call of the result puts back what has changed since, and takes away what came since,
     any number of times. A model that was built, or given hooks, since stays as it is: it holds something by which it
     knows."""
+    if ready_made(model, loss):
+        return lambda: None
     forms, tensors = beside(model, loss)
     first, places, parts = _marks(forms, tensors), _held(model, loss).keys(), _parts(model)
     tensors = {name: value.clone() for name, value in tensors.items()}

@@ -223,7 +223,7 @@ def _of_new(text: str, cut: bool, separators: Sequence[str]) -> Dialect:
     """The same of data that are read for the first time, from the header on."""
     found = {s: _records(text, s, cut) for s in separators if s in text}
     agreed = {s: _numeric(r) for s, r in found.items() if agree(r) or (r and shifted(r, s, text))}
-    separator = max(agreed, key=lambda s: agreed[s], default=None)  # in 1,5;2,5 both would do
+    separator = max(agreed, key=agreed.__getitem__, default=None)  # in 1,5;2,5 both would do
     if separator is None:
         blanks, places = _records(text, BLANKS, cut), _at_places(text, cut) if len(separators) > 1 else None
         if places and any(len(record) != len(places.gaps) + 1 for record in blanks):
