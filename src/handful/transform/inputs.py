@@ -144,12 +144,12 @@ class TableInput:
 
     def matrix(self, batch: Batch) -> Tensor:
         """The numbers as they are, float64 [m, features]."""
-        parts = [_flat(batch.tensor(name)).to(torch.float64) for name in self.numbers]
+        parts = [batch.tensor(name).unsqueeze(1).flatten(1).to(torch.float64) for name in self.numbers]
         return torch.cat(parts, dim=1) if parts else self._none(batch).to(torch.float64)
 
     def _none(self, batch: Batch) -> Tensor:
         """No numbers: int64 [m, 0]."""
-        return _flat(batch.tensor(self.uses[0]))[:, :0].to(torch.int64)
+        return torch.empty(len(batch), 0, dtype=torch.int64, device=batch.tensor(self.uses[0]).device)
 
     def fit(self, read: Read, columns: Columns, head: Batch) -> Self:
         """Fitted on the training rows, in one pass for the usual steps, one more for every other step."""
@@ -254,11 +254,6 @@ class NamedInputs:
         """Sentences on what was fitted."""
         own = [f"{name}: {note}" for name, part in self.parts.items() for note in part.notes()]
         return [f"The model gets its inputs by name: {', '.join(self.parts)}.", *own]
-
-
-def _flat(x: Tensor) -> Tensor:
-    """[m, ...] as [m, numbers per row]."""
-    return x.unsqueeze(1).flatten(1)
 
 
 Input = SingleInput | TableInput | NamedInputs

@@ -15,7 +15,7 @@ from handful.base.errors import HandfulError, StepError, did_you_mean
 from handful.base.keys import IN_TURN, key
 from handful.base.machine import wide
 from handful.data.base import Batch
-from handful.optim.fused import Moved, stepper_of
+from handful.optim.fused import Moved, stepper
 from handful.optim.parts import by_pattern, parts_of, trainable
 from handful.training.loop import StepByStep
 from handful.training.objective import LossSums, Objective
@@ -177,7 +177,7 @@ def moved_by_name(t: Training, names: Sequence[str]) -> dict[str | None, Moved]:
         mine = [p for name, p in parameters.items() if fitting[name] == pattern]
         ids = set(map(id, mine))
         own = [o for o in parts_of(t.state.optimizer) if ids & {id(p) for g in o.param_groups for p in g["params"]}]
-        found[pattern] = Moved(mine, [p for p in mine if p.ndim > 1], stepper_of(own))
+        found[pattern] = Moved(mine, [p for p in mine if p.ndim > 1], stepper(*own))
     return found
 
 
