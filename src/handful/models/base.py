@@ -100,6 +100,11 @@ class Model(nn.Module):
         raise NotImplementedError
 
 
+def ready_made(module: nn.Module) -> bool:
+    """Whether it is of handful's own classes, which hold nothing aside and hide nothing: not of a subclass of one."""
+    return type(module).__module__.startswith("handful.")
+
+
 def _plain(value: object) -> object:
     """As JSON gives it back."""
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value

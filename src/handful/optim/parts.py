@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, some
 from handful.base.expression import signature
+from handful.models.base import ready_made
 from handful.models.wrapped import unwrapped
 from handful.optim.muon import Muon, evaluated
 
@@ -287,7 +288,7 @@ def trainable(model: nn.Module) -> tuple[Parameters, list[str]]:
     notes = [
         f"The layers in a plain {kind} of the model, '{name}', are no part of it for torch: they are not trained, nor "
         "in its state_dict(); nn.ModuleList, nn.ModuleDict and nn.ParameterList hold such."
-        for name, kind in _unseen(model).items()
+        for name, kind in ({} if ready_made(model) else _unseen(model)).items()
     ]
     frozen = len(parameters) - len(found)
     left = f"{frozen} of {len(parameters)} parameters are frozen and left out, also if they are thawed later"

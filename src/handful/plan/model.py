@@ -20,7 +20,7 @@ from handful.losses.left_out import FORMS, Summed, link_of
 from handful.losses.loss import Counted, LossFunction, as_loss, unknown
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import losses_in, part_of, scores_in
-from handful.models.base import Model
+from handful.models.base import Model, ready_made
 from handful.models.wrapped import SHARED, compile_calls, is_compiled, unwrapped
 from handful.plan import dry_run, losses, row_by_row
 from handful.plan.balance import mean_weight, uneven
@@ -285,10 +285,10 @@ def note_loss(
         )
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
     model = objective.model
-    if not (type(model).__module__.startswith("handful.") or is_by_row(model)):  # of these it is known
+    if not (ready_made(model) or is_by_row(model)):  # of these it is known
         chooser.notes += dry_run.without_target(objective, sample)
         chooser.notes += row_by_row.called_again(objective, sample, output)
-    if not type(model).__module__.startswith("handful."):
+    if not ready_made(model):
         chooser.notes += dry_run.warn_of_probabilities(output, str(choice.value))
     if objective.whole and not torch.is_tensor(output):
         chooser.set("output", "whole", "found", "the loss takes all that the model returns")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError, brief, some
 from handful.base.machine import in_bytes
 from handful.base.shards import as_shared, is_shard
+from handful.models.base import ready_made
 from handful.optim.state import GENERATORS, draw_from, pack, unpack
 
 Weights = dict[str, Tensor]
@@ -144,7 +145,7 @@ def _places(model: nn.Module, at: str = "", known: set[int] | None = None) -> di
         if isinstance(module, torch.jit.ScriptModule):
             continue
         at = f"{prefix}." if prefix else ""
-        ours = type(module).__module__.startswith("handful.")  # whose buffers aside are made as the model is
+        ours = ready_made(module)  # whose buffers aside are made as the model is
         aside: Iterable[str] = () if ours else module._non_persistent_buffers_set
         if hidden:
             found |= {at + name: (module._parameters, name) for name in module._parameters}
@@ -168,9 +169,9 @@ def _held(model: nn.Module, loss: object) -> dict[str, tuple[dict[str, Any], str
     )
 
 
-def ready_made(model: nn.Module, loss: object = None) -> bool:
-    """Whether nothing but weights is held: by one of handful's own models, without a loss of the caller's."""
-    return type(model).__module__.startswith("handful.") and not isinstance(loss, nn.Module)
+def _weights_alone(model: nn.Module, loss: object) -> bool:
+    """Whether nothing is held beside weights and buffers: by a ready-made model, without a loss of the caller's."""
+    return ready_made(model) and not isinstance(loss, nn.Module)
 
 
 def beside(model: nn.Module, loss: object = None) -> tuple[dict[str, object], dict[str, Tensor]]:
@@ -179,6 +180,8 @@ def beside(model: nn.Module, loss: object = None) -> tuple[dict[str, object], di
     no numbers, or is larger than MOST numbers is left out."""
     forms: dict[str, object] = {}
     tensors: dict[str, Tensor] = {}
+    if _weights_alone(model, loss):
+        return forms, tensors
     told = model.state_dict()
     values = {name: holder[key] for name, (holder, key) in _held(model, loss).items()}
     values |= {n: v for n, v in told.items() if not isinstance(v, Tensor)}
@@ -210,7 +213,7 @@ def _packed(value: object, name: str = "", weights: Collection[int] = ()) -> tup
 
 def marks(model: nn.Module, loss: object = None) -> dict[str, str]:
     """By which what is in `beside` is known again."""
-    return {} if ready_made(model, loss) else _marks(*beside(model, loss))
+    return _marks(*beside(model, loss))
 
 
 def _marks(forms: Mapping[str, object], tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -254,7 +257,7 @@ def as_now(model: nn.Module, loss: object = None) -> Callable[[], None]:
     """Keep what `beside` finds; a call of the result puts back what has changed since, and takes away what came since,
     any number of times. A model that was built, or given hooks, since stays as it is: it holds something by which it
     knows."""
-    if ready_made(model, loss):
+    if _weights_alone(model, loss):
         return lambda: None
     forms, tensors = beside(model, loss)
     first, places, parts = _marks(forms, tensors), _held(model, loss).keys(), _parts(model)
