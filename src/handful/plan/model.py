@@ -235,8 +235,8 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
         losses.place_numbers(objective, data, seen, sample, chooser)
     if objective.of_probabilities:
         data.pipeline = data.pipeline.of_probabilities()
-    sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
-    if not in_training:
+    if not in_training and (data.own_model or (options.loss, options.metrics) != ("auto", "auto")):
+        sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
         dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
     settle(objective, data, options, chooser, some, tried, own=own)
 
