@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError
 from handful.base.keys import IN_TURN, drawing
-from handful.base.machine import cores, give_back
+from handful.base.machine import give_back
 from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.models.wrapped import must_be_model, uncompiled
@@ -21,7 +21,7 @@ from handful.optim.parts import needs_closure
 from handful.optim.rates import set_base
 from handful.plan import defaults as choose
 from handful.plan.balance import calmer, evenness
-from handful.plan.config import OPTIONS, Config
+from handful.plan.config import Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
 from handful.plan.model import as_given, choose_form, make_model, make_objective, show_rows, start_from
@@ -311,7 +311,7 @@ def make_training(
 ) -> Training:  # fmt: skip
     """Optimizer, rates and stop rule; then all parts together; what is open has a provisional value: see `settle`."""
     net, loss, objective.source = objective.model, options.loss, data.train
-    note_what_is_fixed(options, chooser)
+    choose.what_is_fixed(options, chooser)
     optimizer = choose.optimizer(options, net, chooser, ranks.size, calmer(data.pipeline, data.counts))
     size = size or choose.first_batch(optimizer, len(data.train), batch_cap(len(data.train)), chooser)
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
@@ -347,19 +347,6 @@ def make_training(
         parameters=[p for p in net.parameters() if p.requires_grad or p in held],
         training_step=options.training_step,
     )
-
-
-def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
-    """What nothing is measured for; the threads may be still."""
-    for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every", "on_nonfinite"):
-        if getattr(options, name) != OPTIONS[name].default:
-            chooser.set(name, getattr(options, name), "given")
-    if options.threads == "auto":
-        chooser.set("threads", torch.get_num_threads(), "default", "torch's own setting")
-        return
-    more = f"more than the {cores()} cores that this process may use" if options.threads > cores() else ""
-    chooser.set("threads", options.threads, "given", more)
-    chooser.notes += [f"threads={options.threads} is {more}."] * bool(more)
 
 
 def make_rules(

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, did_you_mean, whole
+from handful.base.machine import cores
 from handful.base.plan import Choice, Progress, Status
 from handful.base.score import Better, has_direction, lower_is_better
 from handful.base.stopwatch import elapsed
@@ -24,7 +25,7 @@ from handful.optim.build import build as build_optimizer
 from handful.optim.initial_lr import ADAPTIVE, USUAL_BATCH, fans_in, times_the_epochs
 from handful.optim.parts import averages_itself, compares_losses, needs_closure, parts_of
 from handful.optim.rates import set_decay
-from handful.plan.config import Config
+from handful.plan.config import OPTIONS, Config
 from handful.report.words import say_seconds
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
@@ -83,6 +84,19 @@ def grows(asked: object) -> TypeGuard[schedule.grow_batch | str]:
     return isinstance(asked, schedule.grow_batch) or (
         isinstance(asked, str) and asked.lstrip().startswith("grow_batch")
     )
+
+
+def what_is_fixed(options: Config, chooser: Chooser) -> None:
+    """What nothing is measured for; the threads may be still."""
+    for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every", "on_nonfinite"):
+        if getattr(options, name) != OPTIONS[name].default:
+            chooser.set(name, getattr(options, name), "given")
+    if options.threads == "auto":
+        chooser.set("threads", torch.get_num_threads(), "default", "torch's own setting")
+        return
+    more = f"more than the {cores()} cores that this process may use" if options.threads > cores() else ""
+    chooser.set("threads", options.threads, "given", more)
+    chooser.notes += [f"threads={options.threads} is {more}."] * bool(more)
 
 
 def batch_size(asked: object, n: int) -> Choice | None:
