@@ -81,9 +81,8 @@ def describe(value: object, status: Status, reason: str = "") -> Choice:
 
 def grows(asked: object) -> TypeGuard[schedule.grow_batch | str]:
     """Whether `batch` is schedule.grow_batch(...) or its text: then what it grows from is to be chosen."""
-    return isinstance(asked, schedule.grow_batch) or (
-        isinstance(asked, str) and asked.lstrip().startswith("grow_batch")
-    )
+    by_text = isinstance(asked, str) and asked.lstrip().startswith("grow_batch")
+    return by_text or isinstance(asked, schedule.grow_batch)
 
 
 def what_is_fixed(options: Config, chooser: Chooser) -> None:
@@ -251,10 +250,8 @@ def schedule_of(options: Config, planned: int | None, optimizer: Optimizer, choo
     elif asked == "cosine" and compares_losses(optimizer):
         asked, why = "constant", "the optimizer looks for the length of each step itself"
     elif asked == "cosine" and planned is None:
-        asked, why = (
-            "constant",
-            "the stop rule sets no length, so the decay has no end point; with epochs(...) in it: cosine",
-        )
+        why = "the stop rule sets no length, so the decay has no end point; with epochs(...) in it: cosine"
+        asked = "constant"
     shape = schedule.as_schedule(asked)
     shape.bind(None if chooser.choices["lr"].status in RATE_IS_OPEN else float(optimizer.param_groups[0]["lr"]))
     status: Status = "default" if options.schedule == "cosine" else "given"
@@ -283,9 +280,8 @@ def ema(options: Config, net: nn.Module, optimizer: Optimizer, *, rows: int | No
     own = net.ema if isinstance(net, Model) else None
     if own is None and not few:
         return None
-    return Choice(
-        own or EMA, "default", "the weights' average over about 100 steps: steadier on few rows; ema=none: without"
-    )
+    why = "the weights' average over about 100 steps: steadier on few rows; ema=none: without"
+    return Choice(own or EMA, "default", why)
 
 
 def until(
