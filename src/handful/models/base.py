@@ -100,9 +100,15 @@ class Model(nn.Module):
         raise NotImplementedError
 
 
-def ready_made(module: nn.Module) -> bool:
-    """Whether it is of handful's own classes, which hold nothing aside and hide nothing: not of a subclass of one."""
+def is_ours(module: nn.Module) -> bool:
+    """Whether its class is handful's own, which holds nothing aside and hides nothing: not a subclass of one."""
     return type(module).__module__.startswith("handful.")
+
+
+def ready_made(model: nn.Module) -> bool:
+    """Whether it is handful's own with nothing of the caller's in it: all its layers are handful's or torch's."""
+    parts = model.modules()
+    return is_ours(model) and all(is_ours(part) or type(part).__module__.startswith("torch.") for part in parts)
 
 
 def _plain(value: object) -> object:

@@ -155,8 +155,9 @@ def build(
         title, own[pattern] = maker.title, (rate_of, decay_of)
     _check_owned(parts, parameters, notes)
     optimizer = parts[0] if len(parts) == 1 else OptimizerGroup([p for part in parts for p in parts_of(part)])
-    notes += low_precision(optimizer) if any(p.dtype in HALF for p in parameters.values()) else []
     groups, held = optimizer.param_groups, "set by the optimizer that was passed"
+    if any(p.dtype in HALF for group in groups for p in group["params"]):
+        notes += low_precision(optimizer)
     if len(parts) > 1:
         rate = rate or Choice({name: float(part.param_groups[0]["lr"]) for name, part in zip(specs, parts)}, "found")
         decay = decay or Choice("auto", "default", "each optimizer's own")

@@ -101,7 +101,7 @@ def low_precision(optimizer: Optimizer) -> list[str]:
         for group in part.param_groups:
             beta = group.get("betas", (0.0, 0.0))[1]
             for dtype in {p.dtype for p in group["params"]} & HALF:
-                if isinstance(part, torch.optim.SGD) and group["params"][0].device.type == "cpu":
+                if isinstance(part, torch.optim.SGD) and any(p.device.type == "cpu" for p in group["params"]):
                     group["fused"] = False
                 if torchs and 1 - beta < torch.finfo(dtype).eps / 4:
                     kind = str(dtype).removeprefix("torch.")
@@ -111,6 +111,12 @@ def low_precision(optimizer: Optimizer) -> list[str]:
                         "precision='bfloat16', or smaller betas, as in adamw(betas=[0.9, 0.95])."
                     )
     return said[:1]
+
+
+def may_train(model: nn.Module, optimizer: Optimizer) -> list[nn.Parameter]:
+    """The parameters that are trained, or may be later on: frozen ones, too, that the optimizer holds."""
+    held = {p for group in optimizer.param_groups for p in group["params"]}
+    return [p for p in model.parameters() if p.requires_grad or p in held]
 
 
 def takes_none(optimizer: Optimizer) -> bool:
@@ -318,9 +324,9 @@ def _unseen(model: nn.Module) -> dict[str, str]:
 def check_sparse(optimizer: Optimizer, model: nn.Module) -> None:
     """HandfulError where an optimizer cannot step what has sparse gradients, or what has none, of its parameters: it is
     tried on a few numbers, as torch's say so in their first step only."""
-    tables = ((name, m) for name, m in model.named_modules() if getattr(m, "sparse", False))
-    sparse = {m.weight: f"{name}.weight" for name, m in tables if torch.is_tensor(m.weight)}
-    for part in parts_of(optimizer):
+    tables = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    sparse = {m.weight: f"{name}.weight" for name, m in tables if m.sparse}
+    for part in parts_of(optimizer) if sparse else ():
         make: Callable[[list[dict[str, object]]], Optimizer] = type(part)
         for group in part.param_groups:
             for found in {sparse.get(p) is None: sparse.get(p) for p in group["params"]}.values():

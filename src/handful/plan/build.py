@@ -17,7 +17,7 @@ from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.models.wrapped import must_be_model, uncompiled
 from handful.optim import schedule
-from handful.optim.parts import needs_closure
+from handful.optim.parts import may_train, needs_closure
 from handful.optim.rates import set_base
 from handful.plan import defaults as choose
 from handful.plan.balance import calmer, evenness
@@ -119,8 +119,7 @@ def _assemble(
         same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
         chooser.notes += one_copy(ranks, data.source, [batches, t.valid])
     if t.training_step is not None:
-        names = tuple(options.optimizer) if isinstance(options.optimizer, Mapping) else ()
-        measure, t.moved = False, moved_by_name(t, names)
+        measure, t.moved = False, moved_by_name(t, options.optimizer if isinstance(options.optimizer, Mapping) else ())
     elif chooser.choices["micro_batch"].status == "default" and t.state.batch > FEW_ROWS and (parts := in_parts(t)):
         t.state.micro_batch = chooser.put("micro_batch", parts)
     found = Decision()
@@ -322,7 +321,6 @@ def make_training(
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     averaged = choose.ema(options, net, optimizer, rows=len(data.train) if data.held_out is not None else None)
     ema, average = (chooser.put("ema", averaged), copy_weights(net)) if averaged else (0.0, None)
-    held = {p for group in optimizer.param_groups for p in group["params"]}  # frozen ones, too, which may be thawed
     return Training(
         plan=Plan(chooser.choices, tuple(chooser.notes)),
         pipeline=data.pipeline,
@@ -344,7 +342,7 @@ def make_training(
         folder=folder,
         held_out=data.held_out,
         evenness=evenness(data.pipeline, data.counts),
-        parameters=[p for p in net.parameters() if p.requires_grad or p in held],
+        parameters=may_train(net, optimizer),
         training_step=options.training_step,
     )
 

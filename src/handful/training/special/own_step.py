@@ -3,7 +3,7 @@
 Order, parts of a mini-batch, schedules, penalties, checkpoints, stop rules and the history stay as for any other run.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import count
 from math import prod
@@ -168,7 +168,7 @@ class ByHand(StepByStep):
                 state.step += 1
 
 
-def moved_by_name(t: Training, names: Sequence[str]) -> dict[str | None, Moved]:
+def moved_by_name(t: Training, names: Collection[str]) -> dict[str | None, Moved]:
     """What each optimizer moves, by the names they were given; all of them as one under None."""
     found: dict[str | None, Moved] = {None: Moved(t.parameters, t.decayed, t.move)}
     parameters = trainable(t.objective.model)[0]

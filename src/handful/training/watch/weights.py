@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError, brief, some
 from handful.base.machine import in_bytes
 from handful.base.shards import as_shared, is_shard
-from handful.models.base import ready_made
+from handful.models.base import is_ours, ready_made
 from handful.optim.state import GENERATORS, draw_from, pack, unpack
 
 Weights = dict[str, Tensor]
@@ -145,7 +145,7 @@ def _places(model: nn.Module, at: str = "", known: set[int] | None = None) -> di
         if isinstance(module, torch.jit.ScriptModule):
             continue
         at = f"{prefix}." if prefix else ""
-        ours = ready_made(module)  # whose buffers aside are made as the model is
+        ours = is_ours(module)  # whose buffers aside are made as the model is
         aside: Iterable[str] = () if ours else module._non_persistent_buffers_set
         if hidden:
             found |= {at + name: (module._parameters, name) for name in module._parameters}

@@ -160,8 +160,6 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     they are years, days or the like, or no cell of the table has a type (`Options.untyped`). HandfulError for a target
     of numbers with something else in some rows.
     """
-    if not any(one.rows for one in known.readings.values()):
-        return None
     is_target = key == o.target
     named = TIME_NAME.search(key) is not None and not is_target
     fits = _fitting(known, named)
