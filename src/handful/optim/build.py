@@ -47,13 +47,6 @@ from handful.optim.parts import (
     undecayed,
     without_compiler,
 )
-from handful.optim.rates import clip, gain, rescale, set_base, set_lr
-from handful.optim.state import load_state, state_tensors
-
-__all__ = [
-    "Built", "OptimizerGroup", "build", "clip", "gain", "load_state", "names", "rescale", "set_base", "set_lr",
-    "state_tensors",
-]  # fmt: skip
 
 Auto = float | Literal["auto"]
 One = str | Callable[..., Optimizer] | Optimizer
@@ -156,8 +149,6 @@ def build(
     _check_owned(parts, parameters, notes)
     optimizer = parts[0] if len(parts) == 1 else OptimizerGroup([p for part in parts for p in parts_of(part)])
     groups, held = optimizer.param_groups, "set by the optimizer that was passed"
-    if any(p.dtype in HALF for group in groups for p in group["params"]):
-        notes += low_precision(optimizer)
     if len(parts) > 1:
         rate = rate or Choice({name: float(part.param_groups[0]["lr"]) for name, part in zip(specs, parts)}, "found")
         decay = decay or Choice("auto", "default", "each optimizer's own")
@@ -183,6 +174,8 @@ def _what_to_know(optimizer: Optimizer, model: nn.Module, *, decays: bool) -> li
     rates = {group["initial_lr"] for group in optimizer.param_groups}
     if len(rates) > 1:
         notes.append(f"The groups of the optimizer have learning rates from {min(rates):g} to {max(rates):g}.")
+    if any(p.dtype in HALF for group in optimizer.param_groups for p in group["params"]):
+        notes += low_precision(optimizer)
     return notes + (_of_two_weights(optimizer, model) if averages_itself(optimizer) else [])
 
 

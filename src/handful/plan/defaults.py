@@ -20,11 +20,11 @@ from handful.losses import metric
 from handful.models.base import Model
 from handful.models.plain import Linear
 from handful.optim import schedule
-from handful.optim.build import ADAMW_L2, set_base
+from handful.optim.build import ADAMW_L2
 from handful.optim.build import build as build_optimizer
 from handful.optim.initial_lr import ADAPTIVE, USUAL_BATCH, fans_in, times_the_epochs
 from handful.optim.parts import averages_itself, compares_losses, needs_closure, parts_of
-from handful.optim.rates import set_decay
+from handful.optim.rates import set_base, set_decay
 from handful.plan.config import OPTIONS, Config
 from handful.report.words import say_seconds
 from handful.training.objective import Objective

@@ -7,8 +7,8 @@ import torch
 
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
-from handful.optim.build import gain, set_base
 from handful.optim.initial_lr import learned_rate, rate_of_shapes
+from handful.optim.rates import gain, set_base
 from handful.plan.probe.decision import (
     NOISE,
     SHARE,
