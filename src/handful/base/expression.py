@@ -24,10 +24,7 @@ T = TypeVar("T")
 
 LONGEST = 1000  # characters; keeps the depth of the tree far below Python's recursion limit
 
-_COMBINE: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.BitOr: operator.or_,
-    ast.BitAnd: operator.and_,
-}
+_COMBINE: dict[type[ast.operator], Callable[[Any, Any], Any]] = {ast.BitOr: operator.or_, ast.BitAnd: operator.and_}
 
 
 def parse(text: str, known: Mapping[str, Callable[..., T]], what: str) -> T:

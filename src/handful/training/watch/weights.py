@@ -89,23 +89,10 @@ def _parts(model: nn.Module) -> list[object]:
     return [name for name, _ in named] + [key for hooks in hooked for key in hooks]
 
 
-def _loads_plainly(module: nn.Module) -> bool:
-    """Whether to load it is to copy tensors, as far as the module itself goes."""
-    kind, ways = type(module), (nn.Module.load_state_dict, nn.Module._load_from_state_dict)
-    hooks = module._load_state_dict_pre_hooks or module._load_state_dict_post_hooks
-    return not hooks and (kind.load_state_dict, kind._load_from_state_dict) == ways
-
-
 def load_weights(model: nn.Module, weights: Weights) -> None:
     """Put parameters and buffers into the model, of which a buffer may have grown; HandfulError, and the model is as it
     was, when they belong to another model."""
     told = model.state_dict()
-    if told and told.keys() == weights.keys() and all(map(_loads_plainly, model.modules())):
-        alike = (type(held) is Tensor and held.shape == weights[name].shape for name, held in told.items())
-        if all(alike):
-            with torch.no_grad():
-                torch._foreach_copy_([*told.values()], [weights[name] for name in told])
-            return
     own = {name: held for name, held in told.items() if isinstance(held, Tensor)}
     lazy = any(map(nn.parameter.is_lazy, own.values()))  # they take the weights' shapes
     unlike = lazy or own.keys() != weights.keys() or any(v.shape != weights[k].shape for k, v in own.items())
