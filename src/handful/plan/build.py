@@ -16,6 +16,7 @@ from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.models.wrapped import must_be_model, uncompiled
 from handful.optim import schedule
+from handful.optim.initial_lr import calmer_by_depth
 from handful.optim.parts import may_train, needs_closure
 from handful.optim.rates import set_base
 from handful.plan import defaults as choose
@@ -23,6 +24,7 @@ from handful.plan.balance import calmer, evenness
 from handful.plan.config import OPTIONS, Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
+from handful.plan.dry_run import with_graph
 from handful.plan.model import as_given, choose_form, make_model, make_objective, show_rows, start_from
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
@@ -308,7 +310,10 @@ def make_training(
     """Optimizer, rates and stop rule; then all parts together; what is open has a provisional value: see `settle`."""
     net, loss, objective.source = objective.model, options.loss, data.train
     note_what_is_fixed(options, chooser)
-    optimizer = choose.optimizer(options, net, chooser, ranks.size, calmer(data.pipeline, data.counts))
+    calming = [calmer(data.pipeline, data.counts)]
+    if options.lr == "auto" and options.training_step is None:
+        calming.append(calmer_by_depth(net, partial(with_graph, objective, data)))
+    optimizer = choose.optimizer(options, net, chooser, ranks.size, calming)
     size = size or choose.first_batch(optimizer, len(data.train), batch_cap(len(data.train)), chooser)
     micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
     whole = Choice(None, "default", "the whole batch; halved when memory runs out")
