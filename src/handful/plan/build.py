@@ -31,7 +31,7 @@ from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_ti
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import FEW_ROWS, in_parts
 from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
-from handful.plan.row_by_row import of_pairs, read_again, uneven
+from handful.plan.row_by_row import of_pairs, read_again, rows_at_once, uneven
 from handful.report.live import Live
 from handful.training.objective import Objective
 from handful.training.process.device import autocast, choose_device, needs_float64, using_threads
@@ -315,11 +315,7 @@ def make_training(
         calming.append(calmer_by_depth(net, partial(with_graph, objective, data)))
     optimizer = choose.optimizer(options, net, chooser, ranks.size, calming)
     size = size or choose.first_batch(optimizer, len(data.train), batch_cap(len(data.train)), chooser)
-    micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
-    whole = Choice(None, "default", "the whole batch; halved when memory runs out")
-    if objective.coupling:
-        micro, whole = None, Choice(None, "found", "a mini-batch is kept whole: its loss cannot be computed in parts")
-    chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
+    micro = rows_at_once(options, objective, chooser)
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     averaged = choose.ema(options, net, optimizer, rows=len(data.train) if data.held_out is not None else None)
     ema, average = (chooser.put("ema", averaged), copy_weights(net)) if averaged else (0.0, None)
