@@ -17,6 +17,7 @@ from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.models.wrapped import must_be_model, uncompiled
 from handful.optim import schedule
+from handful.optim.initial_lr import calmer_by_depth
 from handful.optim.parts import may_train, needs_closure
 from handful.optim.rates import set_base
 from handful.plan import defaults as choose
@@ -24,13 +25,14 @@ from handful.plan.balance import calmer, evenness
 from handful.plan.config import Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
+from handful.plan.dry_run import with_graph
 from handful.plan.model import as_given, choose_form, make_model, make_objective, show_rows, start_from
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import FEW_ROWS, in_parts
 from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
-from handful.plan.row_by_row import of_pairs, read_again, uneven
+from handful.plan.row_by_row import of_pairs, read_again, rows_at_once, uneven
 from handful.report.live import Live
 from handful.training.objective import Objective
 from handful.training.process.device import autocast, choose_device, needs_float64, using_threads
@@ -311,13 +313,12 @@ def make_training(
     """Optimizer, rates and stop rule; then all parts together; what is open has a provisional value: see `settle`."""
     net, loss, objective.source = objective.model, options.loss, data.train
     choose.what_is_fixed(options, chooser)
-    optimizer = choose.optimizer(options, net, chooser, ranks.size, calmer(data.pipeline, data.counts))
+    calming = [calmer(data.pipeline, data.counts)]
+    if options.lr == "auto" and options.training_step is None:
+        calming.append(calmer_by_depth(net, partial(with_graph, objective, data)))
+    optimizer = choose.optimizer(options, net, chooser, ranks.size, calming)
     size = size or choose.first_batch(optimizer, len(data.train), batch_cap(len(data.train)), chooser)
-    micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
-    whole = Choice(None, "default", "the whole batch; halved when memory runs out")
-    if objective.coupling:
-        micro, whole = None, Choice(None, "found", "a mini-batch is kept whole: its loss cannot be computed in parts")
-    chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
+    micro = rows_at_once(options, objective, chooser)
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     averaged = choose.ema(options, net, optimizer, rows=len(data.train) if data.held_out is not None else None)
     ema, average = (chooser.put("ema", averaged), copy_weights(net)) if averaged else (0.0, None)

@@ -1,6 +1,6 @@
 """The choices a user may leave open: each function looks at what there is and returns a Choice with its reason."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeGuard
@@ -188,19 +188,19 @@ def ridge(options: Config, objective: Objective, pipeline: Pipeline, train: Sour
 
 
 def optimizer(
-    options: Config, net: nn.Module, chooser: Chooser, ranks: int, calmer: tuple[float, int] = (1.0, 0)
+    options: Config, net: nn.Module, chooser: Chooser, ranks: int, calmer: Sequence[tuple[float, str]] = ()
 ) -> Optimizer:
-    """The optimizer with its learning rate and penalties. calmer: see `balance.calmer`."""
+    """The optimizer with its learning rate and penalties. calmer: by what its open rate is multiplied, and why."""
     patterns = {} if options.schedule == "cosine" else schedule.as_schedule(options.schedule).patterns
     built = build_optimizer(options.optimizer, net, lr=options.lr, l2=options.l2, schedules=patterns)
     if "optimizer" not in chooser.choices:
         chooser.put("optimizer", describe(options.optimizer, "default" if options.optimizer == "adamw" else "given"))
         chooser.put("l2", built.l2)
-    lr, (factor, others) = built.lr, calmer
-    if factor < 1 and lr.status == "default" and built.name in ADAPTIVE:
-        why = f"{lr.reason}; times {factor:.2g}, for only {others:,} rows are of another class than the commonest"
-        lr = Choice(float(f"{lr.value * factor:.2g}"), "default", why)
-        set_base(built.optimizer, lr.value)
+    lr = built.lr
+    for factor, why in calmer:
+        if factor < 1 and lr.status == "default" and built.name in ADAPTIVE:
+            lr = Choice(float(f"{lr.value * factor:.2g}"), "default", f"{lr.reason}; times {factor:.2g}, for {why}")
+            set_base(built.optimizer, lr.value)
     chooser.put("lr", lr)
     chooser.set("l1", float(options.l1), "given" if options.l1 else "default")
     chooser.notes += built.notes

@@ -51,6 +51,14 @@ def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batc
         ) from error
 
 
+def with_graph(objective: Objective, data: Data) -> list[Tensor]:
+    """What the model gives for two training rows, in evaluation mode, with the graph of it; nothing where it fails."""
+    batch = objective.to_device(data.pipeline(data.train.take(range(min(2, len(data.train))))))
+    with left_as_it_was(objective.model), contextlib.suppress(*MISTAKES):
+        return quietly(objective.model, torch.enable_grad()(lambda: tensors_in(objective.forward(batch))))
+    return []
+
+
 def _with_target(model: nn.Module, sample: Batch) -> str:
     """The way on where its forward has to be given the target."""
     found = target_argument(model, input_names(sample), "")

@@ -17,6 +17,7 @@ from handful.base.machine import wide
 from handful.data.base import Batch
 from handful.data.series import spread_rows
 from handful.losses.outputs import tensors_in
+from handful.plan.config import Config
 from handful.plan.data import Data
 from handful.plan.defaults import Chooser
 from handful.plan.dry_run import quietly
@@ -90,6 +91,19 @@ def _changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
 
 
 @stopwatch.part(TRIED)
+def rows_at_once(options: Config, objective: Objective, chooser: Chooser) -> int | None:
+    """Rows of a mini-batch whose loss is computed at once; None for all of them."""
+    if objective.coupling:
+        why = "a mini-batch is kept whole: its loss cannot be computed in parts"
+        chooser.set("micro_batch", None, "found", why)
+    elif options.micro_batch not in (None, "auto"):
+        chooser.set("micro_batch", int(options.micro_batch), "given")
+    else:
+        chooser.set("micro_batch", None, "default", "the whole batch; halved when memory runs out")
+    micro: int | None = chooser.choices["micro_batch"].value
+    return micro
+
+
 def beside(objective: Objective, data: Data, count: int) -> list[str]:
     """That what the model gives for a row depends on the rows beside it, in evaluation mode, in words; nothing where it
     does not, or where that cannot be told, as of one that draws random numbers. count: of the rows that are tried."""
