@@ -160,7 +160,7 @@ class TableFeed:
         if self._types.get(goal, TEXT) != TEXT:
             kind, words = words_in(tables, o, seen.rows)
             o = replace(o, words=words)
-            if kind == TEXT:
+            if kind in (TEXT, pa.float64()) and kind != self._types[goal]:  # names, or whole numbers from 2^63 on
                 self._types[goal] = kind
                 seen.stats |= again_stats(tables, self._types, {goal}, o)
         self._long_names(seen, o, notes)
