@@ -106,7 +106,7 @@ def test_gaps_zones_and_odd_cells_among_dates(tmp_path):
     source = handful.open(pd.DataFrame({"when": texts, "y": Y}), target="y")
     assert any("1 of 60 rows hold something else" in note and "'soon' in row 11" in note for note in source.notes)
     assert np.flatnonzero(np.isnan(values(source, "when"))).tolist() == [3, 5, 11]
-    assert source.columns["when"].missing == ("soon",)
+    assert source.columns["when"].missing == ("", "soon")
 
 
 def test_days_that_no_calendar_has_and_versions_are_no_dates():
@@ -303,7 +303,7 @@ def test_marks_for_missing_numbers(mark, tmp_path):
         assert found[41] == 61.5, name
 
 
-def test_a_few_odd_cells_are_missing_counted_and_named_and_stay_so(tmp_path):
+def test_a_few_odd_cells_are_missing_counted_and_named_and_stay_so(tmp_path, capsys):
     rng = np.random.default_rng(0)
     x = rng.normal(size=400).round(3)
     texts = [str(v) for v in x]
@@ -324,8 +324,21 @@ def test_a_few_odd_cells_are_missing_counted_and_named_and_stay_so(tmp_path):
     assert np.isfinite(again).all()
     assert again[1] == run.predict({"x": ["1.5"]})[0]
     (tmp_path / "new.csv").write_text("x\nask us\n1.5\n")
-    with pytest.raises(HandfulError, match="column 'x' must be a number but is 'ask us' in row 0"):
-        run.predict(tmp_path / "new.csv")
+    capsys.readouterr()
+    assert run.predict(tmp_path / "new.csv").tolist() == again.tolist()
+    assert (
+        "column 'x' is 'ask us' in row 0, not seen before and not a number: read as missing" in capsys.readouterr().err
+    )
+    assert run.predict({"x": ["ask us"]}).tolist() == again[:1].tolist()
+
+
+def test_ids_joined_by_commas_are_no_decimals(tmp_path):
+    frame = pd.DataFrame({"CountyIds": ["9,34" if k % 9 == 0 else str(k % 30) for k in range(200)]}).assign(y=1.5)
+    frame["size"] = frame["CountyIds"]
+    frame.to_csv(tmp_path / "ids.csv", index=False)
+    source = handful.open(tmp_path / "ids.csv", target="y")
+    assert source.columns["CountyIds"].kind == "category"
+    assert source.columns["size"].decimal == ","
 
 
 def test_codes_among_numbers_stay_names():

@@ -22,7 +22,7 @@ _EURO_LIKE = ("€", "EUR", "kr", "zł", "R$", "₺", "₫")  # where points par
 TIME_NAME = re.compile(
     r"(^|[_ ])(year|quarter|month|week|day|date|hour|minute|second|time|timestamp|datetime)s?($|[_ ])", re.I
 )
-ID_NAME = re.compile(r"(^|[_. -])(id|ids|code|zip|zip_?code|postcode|plz|sku)$|[a-z](Id|ID|Code)$|编号$|编码$")
+ID_NAME = re.compile(r"(^|[_. -])(id|ids|code|zip|zip_?code|postcode|plz|sku)$|[a-z](Ids?|IDs?|Codes?)$|编号$|编码$")
 _MOST_ODD = 100  # different strings that a way of writing does not read, beyond which it is not that of the column
 _SAMPLE = 32  # strings, from first to last, of which a way reads none where it is not that of the column
 NUMBERS = (".", ",")  # the ways to write numbers, by the sign before decimals
@@ -179,7 +179,7 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
         notes.append(f"{several}: not read as numbers.")
         return None
     plain, odd = one.signs is None, known.told - one.rows
-    coded = one.zeros and unit and one.bare  # 001 and 136A
+    coded = (one.zeros and unit and one.bare) or (way == "," and ID_NAME.search(key))  # 001 and 136A; ids 9,34
     untyped = o.untyped and not (is_target or one.zeros or ID_NAME.search(key))
     if coded or (plain and not (known.marks or odd or named or untyped or _amounts(one, known))):
         return None
@@ -192,7 +192,7 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     _note_units(key, unit, one, way, notes)
     if plain and not known.marks and not odd:
         notes.append(f"'{key}' is numbers, {_why_numbers(named, untyped)}.")
-    missing = ANY if _many(one, known) else tuple(sorted(one.odd or ()))
+    missing = (*ANY, *sorted(one.odd or ())) if odd else ()
     if way in DATES:
         return Column("number", "float64", dates=way, missing=missing)
     return Column("number", "float64", decimal=way, unit=unit, missing=missing)
@@ -274,7 +274,7 @@ def _amounts(one: Reading, known: StringStats) -> bool:
 
 
 def _many(one: Reading, known: StringStats) -> bool:
-    """Whether more than one row in 20 is not read: then whatever is no number is missing, in other data, too."""
+    """Whether more than one row in 20 is not read."""
     return (known.told - one.rows) * 20 > known.told
 
 
@@ -340,5 +340,4 @@ def _note_written(key: str, way: str, one: Reading, known: StringStats, what: st
         notes.append(f"'{key}' is {what}; {gaps:,} rows hold {shown} and are read as missing (NaN).")
     if odd := known.told - one.rows:
         rest = f"{odd:,} of {known.rows:,} rows hold something else and are read as missing (NaN)"
-        other = "; so is whatever else is none" if _many(one, known) else ""
-        notes.append(f"'{key}' is {what}, but {rest}: {_listed(one)}{other}.")
+        notes.append(f"'{key}' is {what}, but {rest}: {_listed(one)}; so is whatever else is none.")
