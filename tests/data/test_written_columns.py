@@ -106,7 +106,7 @@ def test_gaps_zones_and_odd_cells_among_dates(tmp_path):
     source = handful.open(pd.DataFrame({"when": texts, "y": Y}), target="y")
     assert any("1 of 60 rows hold something else" in note and "'soon' in row 11" in note for note in source.notes)
     assert np.flatnonzero(np.isnan(values(source, "when"))).tolist() == [3, 5, 11]
-    assert source.columns["when"].missing == ("", "soon")
+    assert source.columns["when"].missing == ("soon",)
 
 
 def test_days_that_no_calendar_has_and_versions_are_no_dates():
@@ -303,7 +303,7 @@ def test_marks_for_missing_numbers(mark, tmp_path):
         assert found[41] == 61.5, name
 
 
-def test_a_few_odd_cells_are_missing_counted_and_named_and_stay_so(tmp_path, capsys):
+def test_a_few_odd_cells_are_missing_counted_and_named_and_stay_so(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=400).round(3)
     texts = [str(v) for v in x]
@@ -324,12 +324,23 @@ def test_a_few_odd_cells_are_missing_counted_and_named_and_stay_so(tmp_path, cap
     assert np.isfinite(again).all()
     assert again[1] == run.predict({"x": ["1.5"]})[0]
     (tmp_path / "new.csv").write_text("x\nask us\n1.5\n")
+    with pytest.raises(HandfulError, match=r"new.csv: column 'x' must be a number but is 'ask us' in row 0"):
+        run.predict(tmp_path / "new.csv")
+
+
+@pytest.mark.parametrize("different", [2, 300])
+def test_where_many_cells_are_no_numbers_others_are_missing_too_and_said_where_new(different, capsys):
+    x = np.random.default_rng(0).normal(size=2000).round(3)
+    texts = [f"at {k // 5 % different}" if k % 5 == 0 else str(v) for k, v in enumerate(x)]
+    frame = pd.DataFrame({"x": texts, "y": 3 * x})
+    run = handful.fit("linear", frame, target="y", until="epochs(1)", quiet=True)
+    assert not any("not seen before" in note for note in run.plan.notes)
     capsys.readouterr()
-    assert run.predict(tmp_path / "new.csv").tolist() == again.tolist()
-    assert (
-        "column 'x' is 'ask us' in row 0, not seen before and not a number: read as missing" in capsys.readouterr().err
-    )
-    assert run.predict({"x": ["ask us"]}).tolist() == again[:1].tolist()
+    known = run.predict({"x": [texts[0], "1.0"]})
+    assert not capsys.readouterr().err
+    assert run.predict({"x": ["elsewhere", "1.0"]}).tolist() == known.tolist()
+    said = "column 'x' is 'elsewhere' in row 0, not seen before and not a number: read as missing"
+    assert (said in capsys.readouterr().err) == (different == 2)
 
 
 def test_ids_joined_by_commas_are_no_decimals(tmp_path):

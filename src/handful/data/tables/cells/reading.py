@@ -192,7 +192,7 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     _note_units(key, unit, one, way, notes)
     if plain and not known.marks and not odd:
         notes.append(f"'{key}' is numbers, {_why_numbers(named, untyped)}.")
-    missing = (*ANY, *sorted(one.odd or ())) if odd else ()
+    missing = (*(ANY if _many(one, known) else ()), *sorted(one.odd or ()))
     if way in DATES:
         return Column("number", "float64", dates=way, missing=missing)
     return Column("number", "float64", decimal=way, unit=unit, missing=missing)
@@ -274,7 +274,7 @@ def _amounts(one: Reading, known: StringStats) -> bool:
 
 
 def _many(one: Reading, known: StringStats) -> bool:
-    """Whether more than one row in 20 is not read."""
+    """Whether more than one row in 20 is not read: then whatever is no number is missing, in other data, too."""
     return (known.told - one.rows) * 20 > known.told
 
 
@@ -340,4 +340,5 @@ def _note_written(key: str, way: str, one: Reading, known: StringStats, what: st
         notes.append(f"'{key}' is {what}; {gaps:,} rows hold {shown} and are read as missing (NaN).")
     if odd := known.told - one.rows:
         rest = f"{odd:,} of {known.rows:,} rows hold something else and are read as missing (NaN)"
-        notes.append(f"'{key}' is {what}, but {rest}: {_listed(one)}; so is whatever else is none.")
+        other = "; so is whatever else is none" if _many(one, known) else ""
+        notes.append(f"'{key}' is {what}, but {rest}: {_listed(one)}{other}.")

@@ -161,8 +161,8 @@ class _Way(NamedTuple):
 def read_numbers(where: str, values: pa.ChunkedArray, column: Column, notes: list[str]) -> Floats:
     """Strings as the numbers of such a column, or its dates as seconds since 1970 (UTC); NaN where they are missing.
 
-    where: what to call the column in the HandfulError for a string that is neither, or in the note where training had
-    such strings, too: then it is missing.
+    where: what to call the column in the HandfulError for a string that is neither, or in the note where training took
+    whatever is neither for missing.
     """
     way = _Way("bool" in (column.type, column.dtype), column.dates, column.decimal or ".", column.unit, column.missing)
     if len(values) == 1 and (text := values[0].as_py()) is not None:
@@ -176,8 +176,7 @@ def read_numbers(where: str, values: pa.ChunkedArray, column: Column, notes: lis
     if odd is not None:
         row = pc.index(values, pa.scalar(odd, values.type)).as_py()
         if column.missing[:1] == ANY:
-            become = "read as missing, as such values were in training"
-            notes.append(f"{where} is '{odd}' in row {row}, {NEW} and not {_what(column)}: {become}")
+            notes.append(f"{where} is '{odd}' in row {row}, {NEW} and not {_what(column)}: read as missing")
             return found[rows]
         way_on = "correct it, or leave it empty where it is missing"
         raise HandfulError(f"{where} must be {_what(column)} but is '{odd}' in row {row}: {way_on}")
@@ -209,7 +208,7 @@ def _read_all(texts: pa.Array, way: _Way) -> tuple[Floats, str | None]:
     known = np.isnan(found)  # no usual mark can be read as a number
     if known.any():
         known &= is_missing(texts, bare)
-    if way.missing == ANY:
+    if way.missing == ANY:  # too many differ to tell new ones
         known = np.isnan(found)
     elif way.missing:
         known |= pc.is_in(texts, pa.array(way.missing, TEXT)).to_numpy(zero_copy_only=False)
