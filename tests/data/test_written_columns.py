@@ -343,6 +343,13 @@ def test_where_many_cells_are_no_numbers_others_are_missing_too_and_said_where_n
     assert (said in capsys.readouterr().err) == (different == 2)
 
 
+def test_addresses_are_not_called_mostly_numbers():
+    streets = ["Main St", "Sixth Ave", "Elm Rd", "3rd Ave"]
+    address = [f"{k * 7 % 1000} {streets[k % 4]}" if k % 7 else "The Mill" for k in range(400)]
+    notes = handful.open(pd.DataFrame({"address": address, "y": np.arange(400.0)}), target="y").notes
+    assert not any("mostly" in note for note in notes)
+
+
 def test_ids_joined_by_commas_are_no_decimals(tmp_path):
     frame = pd.DataFrame({"CountyIds": ["9,34" if k % 9 == 0 else str(k % 30) for k in range(200)]}).assign(y=1.5)
     frame["size"] = frame["CountyIds"]

@@ -288,7 +288,7 @@ def _decimal(fits: Mapping[str, Reading]) -> str:
 def _note_mostly(key: str, known: StringStats, o: Options, notes: list[str]) -> None:
     """Say what keeps a column that is numbers, or dates, in more than half of its rows from being read so."""
     way, one = max(known.readings.items(), key=lambda item: item[1].rows)
-    if one.stray is None or one.rows * 2 <= known.told or known.told < 5:
+    if one.stray is None or one.rows * 2 <= known.told or known.told < 5 or _unlike(one):  # 12 Main St is no amount
         return
     text, row = one.stray
     if key == o.target and known.different > _MOST_CLASSES and known.different * 2 > known.told:
