@@ -102,7 +102,8 @@ def without_bad(count: int, o: Options, read: Callable[[Rows, Options], Arrays])
             if o.bad_rows == "stop" and isinstance(error, BadRows):
                 raise
             if o.bad_rows == "stop":
-                raise HandfulError(f"{error}, or leave them out with bad_rows='skip'") from error
+                asked = "'skip'" if len(error.rows) <= count // 10 else len(error.rows)
+                raise HandfulError(f"{error}, or leave them out with bad_rows={asked}") from error
             bad = error.bad if isinstance(error, BadRows) else [
                 Bad(row, "missing target", f"row {rows[row]}", str(error)) for row in error.rows.tolist()
             ]  # fmt: skip
