@@ -67,6 +67,7 @@ def test_of_a_layer_that_sees_mostly_zeros_those_of_a_row_that_are_none_count():
     run = handful.fit("linear", data, target="y", quiet=True)
     assert run.plan.choices["lr"].value == 0.05
     assert run.best["valid_r2"] > 0.9
+    assert fans_in(run.model.requires_grad_(False)) == []
 
 
 def test_weights_that_were_trained_are_fine_tuned():

@@ -162,8 +162,9 @@ def fans_in(model: nn.Module) -> list[float]:
                 fans += [1 / square] if square > 0 else []
             else:
                 fans.append(float(p[0].numel()))
-    sparse = type(model) is Linear and 0 < 2 * model.of_row < fans[0]
-    return [model.of_row] if sparse else fans
+    if type(model) is Linear and fans and 0 < 2 * model.of_row < fans[0]:
+        return [model.of_row]
+    return fans
 
 
 def _was_trained(module: nn.Module) -> bool:
