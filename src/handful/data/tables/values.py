@@ -23,7 +23,7 @@ from handful.data.options import Options
 from handful.data.tables.cells.dates import DIGITS, DURATION, TIME_OF_DAY, of_digits
 from handful.data.tables.cells.reading import TIME_NAME
 from handful.data.tables.cells.several import MOST_LABELS, cells
-from handful.data.tables.cells.strings import codes_of, is_plain, read_numbers, reader
+from handful.data.tables.cells.strings import NEW, codes_of, is_plain, read_numbers, reader
 from handful.data.tables.columns import column_stats, decide
 from handful.data.tables.types import (
     BYTES,
@@ -44,7 +44,6 @@ from handful.data.tables.types import (
 # kind -> what reads encoded rows of it
 MEDIA: dict[str, Callable[[Items, Options, list[str]], Stored]]
 MEDIA = {"image": images.from_items, "audio": audio.from_items}
-NEW = "not seen before"
 ROWS_OF_EACH = 3  # on average, from which on numbers are asked whether they are names
 EXACT = 2**53  # beyond, a float64 does not tell one whole number from the next
 _WHOLE = re.compile(r"^\s*([-+]?\d+)(?:\.0*)?\s*$")
@@ -132,12 +131,12 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
             raise HandfulError(f"{o.name}: column '{key}' has no list in row {row}: fill or remove such rows")
         column = filled(column, wanted) if column.null_count else column
         return _label_sets(key, column, wanted.labels, o, notes) if wanted.labels else _lists(key, column, wanted, o)
-    return _numbers(key, column, wanted, o)
+    return _numbers(key, column, wanted, o, notes)
 
 
-def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Dense:
+def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Dense:
     if is_text(column.type):
-        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", as_text(column), wanted)
+        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", as_text(column), wanted, notes)
     else:
         numbers = as_numbers(column)
         if numbers is None or not _alike(column.type, wanted, column.null_count == len(column)):
