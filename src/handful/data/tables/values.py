@@ -23,7 +23,7 @@ from handful.data.options import Options
 from handful.data.tables.cells.dates import DIGITS, DURATION, TIME_OF_DAY, of_digits
 from handful.data.tables.cells.reading import TIME_NAME
 from handful.data.tables.cells.several import MOST_LABELS, cells
-from handful.data.tables.cells.strings import codes_of, is_plain, read_numbers, reader
+from handful.data.tables.cells.strings import NEW, codes_of, is_plain, read_numbers, reader
 from handful.data.tables.columns import column_stats, decide
 from handful.data.tables.types import (
     BYTES,
@@ -44,10 +44,7 @@ from handful.data.tables.types import (
 # kind -> what reads encoded rows of it
 MEDIA: dict[str, Callable[[Items, Options, list[str]], Stored]]
 MEDIA = {"image": images.from_items, "audio": audio.from_items}
-NEW = "not seen before"
 ROWS_OF_EACH = 3  # on average, from which on numbers are asked whether they are names
-LONG_NAMES = "'{}' holds whole numbers too long for amounts: names, to the last digit."
-LONG_AMOUNTS = "'{}' holds whole numbers from 2^63 on: read as float64."
 EXACT = 2**53  # beyond, a float64 does not tell one whole number from the next
 _WHOLE = re.compile(r"^\s*([-+]?\d+)(?:\.0*)?\s*$")
 _SECONDS: dict[str, Callable[[pa.DataType], bool]] = {TIME_OF_DAY: pa.types.is_time, DURATION: pa.types.is_duration}
@@ -60,11 +57,13 @@ def convert(
 
     names: of the classes that its whole numbers stand for.
     """
-    column, wanted = _exactly(key, plain_column(column), o, notes), o.schema.get(key)
+    column, wanted = plain_column(column), o.schema.get(key)
+    if whole(column.type):
+        column = _exactly(key, column, o, notes)
     if is_text(column.type) and key != o.target and (wanted is None or wanted.kind in MEDIA):
-        named = _named_files(key, column, o, notes)
-        if named is not None:
-            return named
+        named = media_named(column)
+        if named is not None and (stored := _named_files(key, column, named, o, notes)):
+            return stored
     if wanted is None or (wanted.kind == "category" and wanted.classes is None and is_text(column.type)):
         stats = column_stats(key, column, o)
         stats.names = names
@@ -74,25 +73,29 @@ def convert(
 
 
 def _exactly(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]) -> pa.ChunkedArray:
-    """Whole numbers too long for a float as text where they are names, the others of them from 2^63 on as floats."""
-    trained, wide = o.schema.get(key), column.type == pa.uint64() and (pc.max(column).as_py() or 0) >= 2**63
-    if trained is None and ((wide and key == o.target) or _are_names(key, column, o)):
-        notes.append(LONG_NAMES.format(key))
-        return column.cast(TEXT)
-    if not wide or (trained is not None and trained.kind != "number"):
+    """Whole numbers too long for a float in the type that `kept_as` says."""
+    ends, trained = pc.min_max(column).as_py(), o.schema.get(key)
+    if max(abs(ends["min"] or 0), abs(ends["max"] or 0)) <= EXACT or (trained and trained.kind != "number"):
         return column
-    notes.append(LONG_AMOUNTS.format(key))
-    return column.cast(pa.float64(), safe=False)
+    few = lambda: are_names(pc.unique(column).drop_null(), len(column) - column.null_count)  # noqa: E731
+    kind = kept_as(key, column.type, ends["min"], ends["max"], o, notes, few)
+    return column if kind == column.type else column.cast(kind, safe=False)
 
 
-def _are_names(key: str, column: pa.ChunkedArray, o: Options) -> bool:
-    if not whole(column.type) or (key == o.target and not pa.types.is_decimal(column.type)):
-        return False
-    ends = pc.min_max(column).as_py()
-    if not are_long(key, ends["min"], ends["max"]):
-        return False
-    distinct = pc.unique(column).drop_null()
-    return are_names(distinct, len(column) - column.null_count)
+def kept_as(
+    key: str, kind: pa.DataType, least: float | None, most: float | None, o: Options, notes: list[str],
+    few: Callable[[], bool],
+) -> pa.DataType:  # fmt: skip
+    """The type of whole numbers between these that are too long for a float: text where they are names, noted, floats
+    where they go from 2^63 on, their own else. few: whether they are names (`are_names`), unless they are a target."""
+    wide = kind == pa.uint64() and (most or 0) >= 2**63
+    goal = key == o.target and not pa.types.is_decimal(kind)
+    if key not in o.schema and (wide if goal else are_long(key, least, most) and few()):
+        notes.append(f"'{key}' holds whole numbers too long for amounts: names, to the last digit.")
+        return TEXT
+    if wide:
+        notes.append(f"'{key}' holds whole numbers from 2^63 on: read as float64.")
+    return pa.float64() if wide else kind
 
 
 def are_long(key: str, least: float | None, most: float | None) -> bool:
@@ -128,12 +131,12 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
             raise HandfulError(f"{o.name}: column '{key}' has no list in row {row}: fill or remove such rows")
         column = filled(column, wanted) if column.null_count else column
         return _label_sets(key, column, wanted.labels, o, notes) if wanted.labels else _lists(key, column, wanted, o)
-    return _numbers(key, column, wanted, o)
+    return _numbers(key, column, wanted, o, notes)
 
 
-def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Dense:
+def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Dense:
     if is_text(column.type):
-        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", as_text(column), wanted)
+        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", as_text(column), wanted, notes)
     else:
         numbers = as_numbers(column)
         if numbers is None or not _alike(column.type, wanted, column.null_count == len(column)):
@@ -315,11 +318,8 @@ def media_named(column: pa.ChunkedArray) -> Column | None:
     return Column("audio", "float32", (None,)) if sounds else None
 
 
-def _named_files(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]) -> Stored | None:
+def _named_files(key: str, column: pa.ChunkedArray, named: Column, o: Options, notes: list[str]) -> Stored | None:
     """Pictures or sounds of which a table holds the files' names, relative to its own folder or to where we are."""
-    named = media_named(column)
-    if named is None:
-        return None
     names = column.cast(TEXT).to_pylist()
     some = [name for name in names[:64] if name and Path(name).suffix.lower() in IMAGES | SOUNDS]
     here = Path(o.where) if o.where and "://" not in o.where else None

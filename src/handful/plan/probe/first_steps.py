@@ -7,18 +7,9 @@ import torch
 
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
-from handful.optim.build import gain, set_base
 from handful.optim.initial_lr import learned_rate, rate_of_shapes
-from handful.plan.probe.decision import (
-    NOISE,
-    SHARE,
-    TIMING,
-    USUAL_NOISE,
-    WARM,
-    Decision,
-    base_rate,
-    raced_examples,
-)
+from handful.optim.rates import gain, set_base
+from handful.plan.probe.decision import NOISE, SHARE, TIMING, USUAL_NOISE, WARM, Decision, base_rate, raced_examples
 from handful.plan.probe.lr_race import FURTHER, LOSERS, Race, race, standard_error
 from handful.plan.probe.steps import Snapshot, train
 from handful.report.words import say_number
@@ -74,6 +65,7 @@ def _begin(
     set_base(t.state.optimizer, rate)
     if WARM * planned < size:
         return rate, []
+    what = "rose"
     for tried in (rate / LOWER**k for k in range(tries)):
         set_base(t.state.optimizer, tried)
         training_mode(t.objective.model)
@@ -82,7 +74,9 @@ def _begin(
             return tried, losses
         d.spend(len(losses), size)
         beginning.restore()
-    d.notes.append("the loss became infinite in the first steps; they were undone and nothing was measured")
+        what = what if math.isfinite(losses[-1]) else "became infinite"
+    rates = f" at {rate:.2g} and {tries - 1} smaller rates" if tries > 1 else ""
+    d.notes.append(f"the loss {what} in the first steps{rates}; they were undone and nothing was measured")
     set_base(t.state.optimizer, rate)
     return rate, []
 

@@ -67,7 +67,7 @@ def shapes(values: Mapping[str, object]) -> str:
     """What a batch holds, as messages have it: its columns' dtypes and shapes."""
     return ", ".join(
         f"{k}: {str(v.dtype).removeprefix('torch.')} {list(v.shape)}"
-        if isinstance(v, Tensor)
+        if torch.is_tensor(v)
         else f"{k}: {type(v).__name__}"
         for k, v in values.items()
     )

@@ -74,8 +74,8 @@ class RobustAsinh(Step[Tensor]):
 
 def in_proportion(x: NDArray[np.float64], y: NDArray[np.float64], far: float = RobustAsinh.far) -> tuple[int, ...]:
     """The features of x [m, F] with a long tail that tell more of y [m] as they are than compressed, as parts do of a
-    total: a straight line through them leaves a tenth of its variance less, also without the row that is farthest out.
-    Missing values count as the median.
+    total: a straight line through them leaves a tenth of its variance less, or half as much of it, also without the row
+    that is farthest out. Missing values count as the median.
 
     >>> part = np.exp(2 * np.random.default_rng(0).normal(size=(500, 2)))
     >>> in_proportion(part, part[:, 0] + np.log(part[:, 1]))
@@ -88,8 +88,9 @@ def in_proportion(x: NDArray[np.float64], y: NDArray[np.float64], far: float = R
         if tail := _tail(values[known], far):
             off = np.where(known, (values - tail[0]) / tail[1], 0.0)
             near = np.abs(off) < np.abs(off).max()
-            gains = [_told(off[m], y[m]) - _told(np.arcsinh(off[m]), y[m]) for m in (np.full(len(y), True), near)]
-            found += [k] if min(gains) > STRAIGHTER else []
+            told = [(_told(off[m], y[m]), _told(np.arcsinh(off[m]), y[m])) for m in (np.full(len(y), True), near)]
+            more = all(a - b > STRAIGHTER for a, b in told) or all(1 - a < (1 - b) / 2 for a, b in told)
+            found += [k] if more else []
     return tuple(found)
 
 
@@ -106,7 +107,8 @@ def _tail(x: NDArray[np.float64], far: float) -> tuple[float, float] | None:
     low, median, high = np.quantile(x, [0.25, 0.5, 0.75])
     off = np.abs(x - median)
     spread = (high - low) / 1.349 or float(np.median(off[off > 0]) if (off > 0).any() else 0.0)
-    long = spread > 0 and len(np.unique(x)) > 2 and np.quantile(off, 0.99) > far * spread
+    beyond = spread > 0 and off.max() > far * spread  # else 1% of the rows are not
+    long = beyond and np.quantile(off, 0.99) > far * spread and len(np.unique(x)) > 2
     return (float(median), float(spread)) if long else None
 
 
