@@ -37,12 +37,17 @@ Rates = float | Auto | Mapping[str, float]
 F = TypeVar("F", bound=Callable[..., object])
 
 
+def is_array(value: object) -> bool:
+    """Whether it is an array, tensor, frame or series, and not one number of these."""
+    return hasattr(value, "__array__") and bool(getattr(value, "shape", ()))
+
+
 @dataclass(frozen=True)
 class Kind:
     """The values an option takes: in words, as a test, and how one is read from the text of a command line."""
 
     words: str = "as help(handful.fit) says"
-    fits: Callable[[object], bool] = lambda value: not getattr(value, "shape", ())  # no array
+    fits: Callable[[object], bool] = lambda value: not is_array(value)
     read: Callable[[str], object] = str
     metavar: str = "<str>"
 
@@ -379,7 +384,7 @@ class Option:
 _USUAL: dict[object, Kind] = {
     str: Kind("text", lambda v: isinstance(v, str)),
     str | None: Kind("text", lambda v: isinstance(v, str | None)),
-    bool: Kind("True or False", lambda v: not getattr(v, "shape", ()) and v in (True, False)),
+    bool: Kind("True or False", lambda v: not is_array(v) and v in (True, False)),
 }
 _READ = {f.name: (*get_args(f.type), _USUAL.get(get_args(f.type)[0], Kind()))[:3] for f in fields(Config)}
 OPTIONS = {f.name: Option(f.name, cast("str | float | None", f.default), *_READ[f.name]) for f in fields(Config)}
