@@ -251,6 +251,16 @@ def test_losses_in_a_dict_are_added_and_may_be_there_in_training_alone():
         handful.fit(Two(), torch.ones(N, 4), **FIT, loss="model")
 
 
+def test_numbers_beside_the_loss_are_said():
+    class Autoencoder(nn.Linear):
+        def forward(self, x):
+            error = (super().forward(x) - x).square().mean()
+            return error, self.weight.square().sum(), 0.5 * error.detach()
+
+    run = handful.fit(Autoencoder(4, 4), torch.ones(N, 4), **FIT, loss="model")
+    assert [note for note in run.plan.notes if "what is not in it (1, 2?) is not minimised" in note]
+
+
 class Two(nn.Linear):
     def __init__(self):
         super().__init__(4, 2)
