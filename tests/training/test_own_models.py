@@ -217,6 +217,8 @@ def test_scores_are_not_minimised_as_a_loss_and_a_target_that_is_not_given_is_sa
     for kind, loss in ((AddsMargin, "auto"), (AddsMargin, "model"), (MayAddMargin, "model")):
         with pytest.raises(HandfulError, match="gives 3 numbers for each row, which look like scores"):
             handful.fit(kind(), (X, ids), until="steps(2)", loss=loss, **USUAL)
+    with pytest.raises(HandfulError, match=r"gives \[3\] numbers for each row, some below 0, which look like scores"):
+        handful.fit(nn.Linear(5, 3), X, until="steps(2)", loss="model", **USUAL)
     with pytest.raises(HandfulError, match="with loss='model' it is called with the target, too"):
         handful.fit(AddsMargin(), (X, ids), until="steps(2)", loss="cross_entropy", **USUAL)
     run = handful.fit(MayAddMargin(), (X, ids), until="steps(2)", **USUAL)

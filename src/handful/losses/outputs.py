@@ -110,7 +110,9 @@ def losses_in(output: object) -> tuple[list[str], list[str]]:
     if isinstance(output, Mapping) and "loss" not in output and len(single) == len(output) > 1:
         return single, []
     taken = loss_in(output) if len(single) > 1 else None
-    return [], [name for name, part in named_parts(output) if name in single and part is not taken and taken is not None]
+    return [], [
+        name for name, part in named_parts(output) if name in single and part is not taken and taken is not None
+    ]
 
 
 CLASSES_FIRST = ".T"  # behind the name of a part: scores [m, C, T] of places, to be taken as [m, T, C]

@@ -29,7 +29,7 @@ from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_ti
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import FEW_ROWS, in_parts
 from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
-from handful.plan.row_by_row import of_pairs, read_again, uneven
+from handful.plan.row_by_row import of_pairs, put_together, read_again, uneven
 from handful.report.live import Live
 from handful.training.objective import Objective
 from handful.training.process.device import autocast, choose_device, needs_float64, using_threads
@@ -99,6 +99,7 @@ def _assemble(
     )
     if callbacks:
         read_again(data, callbacks, chooser)
+    put_together(data, chooser)
     device = ranks.place(chooser.put("device", choose_device(options.device, needs_float64(model, options.precision))))
     net = make_model(model, data, options, chooser, device, saved).to(device)
     objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)

@@ -40,6 +40,37 @@ def read_again(data: Data, callbacks: Sequence[object], chooser: Chooser) -> Non
 
 
 @stopwatch.part(TRIED)
+def put_together(data: Data, chooser: Chooser) -> None:
+    """Say where what a collate function gives for a row depends on the rows beside it. HandfulError where it puts them
+    in an order of its own: predictions would be those of other rows."""
+    n = min(4, len(data.train)) if data.train.collate is not None and data.train.whole is None else 0
+    places = [0, n - 1, *range(1, n - 1)]  # the others beside the first
+
+    def given(order: Sequence[int]) -> tuple[list[Tensor], bool]:
+        found, draws = drawn(lambda: data.train.take(spread_rows(len(data.train), n)[[*order]]))
+        return [t for t in found.tensors().values() if t.ndim and len(t) == n], draws
+
+    def alike(some: Sequence[Tensor], others: Sequence[Tensor], rows: slice, at: Sequence[int] = range(n)) -> bool:
+        pairs = zip(some, others, strict=True)
+        return all(a.shape == b.shape and torch.equal(a[[*at]][rows], b[rows]) for a, b in pairs)
+
+    if n < 3:
+        return
+    (first, draws), (again, _), (moved, _) = given(range(n)), given(range(n)), given(places)
+    if not alike(first, again, slice(None)) or alike(first, moved, slice(1 if draws else n), places):
+        return
+    if not draws and alike(first, moved, slice(None)):
+        raise HandfulError(
+            f"the collate function of {data.train.name} puts rows in an order of its own, so that predictions would be "
+            "those of other rows: let it leave them as they are (pack_padded_sequence has enforce_sorted=False)"
+        )
+    chooser.notes.append(
+        "what the collate function gives for a row depends on the rows beside it, as with MixUp and CutMix; held-out "
+        "rows, scores and predictions are of such rows, too: augment='mixup' or 'cutmix' mixes rows in training alone"
+    )
+
+
+@stopwatch.part(TRIED)
 def called_again(objective: Objective, sample: Batch, output: object) -> list[str]:
     """What it means where the model, called on the same rows again in evaluation mode, gives anything but `output`, in
     words."""
