@@ -97,8 +97,7 @@ def _assemble(
     data = drawing("data", options.seed)(open_data)(
         train, options, chooser, model, saved, alone=folder is None and ranks.size == 1
     )
-    if callbacks:
-        read_again(data, callbacks, chooser)
+    read_again(data, callbacks, chooser)
     put_together(data, chooser)
     device = ranks.place(chooser.put("device", choose_device(options.device, needs_float64(model, options.precision))))
     net = make_model(model, data, options, chooser, device, saved).to(device)

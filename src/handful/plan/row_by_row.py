@@ -16,7 +16,7 @@ from handful.base.keys import drawing, drawn, seed_all
 from handful.base.machine import wide
 from handful.data.base import Batch
 from handful.data.series import spread_rows
-from handful.losses.outputs import tensors_in
+from handful.losses.outputs import part_of, scores_in, tensors_in
 from handful.plan.data import Data
 from handful.plan.defaults import Chooser
 from handful.plan.dry_run import quietly
@@ -34,7 +34,7 @@ _OF_ANY_LENGTH = ("text", "audio", "tokens", "collated")
 def read_again(data: Data, callbacks: Sequence[object], chooser: Chooser) -> None:
     """Have rows read in every step where callbacks may change what a data set of the caller's gives."""
     for source in {id(part): part for part in (data.train, data.held_out) if part is not None}.values():
-        if not source.in_memory and may_change_rows(callbacks, source):
+        if callbacks and not source.in_memory and may_change_rows(callbacks, source):
             source.serial = True
             chooser.notes.append(f"{source.name} is read again in every step: callbacks may change it.")
 
@@ -140,7 +140,8 @@ def beside(objective: Objective, data: Data, count: int) -> list[str]:
     def given(some: Batch, seed: int = 0) -> list[Tensor]:
         seed_all(seed)
         with buffers_kept(model):
-            found = tensors_in(objective.forward(some))
+            output = objective.forward(some)
+        found = tensors_in(part_of(output, scores_in(output)) if objective.of_model else output)  # and not its state
         return [t for t in found if t.is_floating_point() and t.ndim and len(t) == len(some)]
 
     def differ(whole: Sequence[Tensor], apart: Sequence[Tensor]) -> bool:
