@@ -41,9 +41,9 @@ def loss(model: nn.Module, rows: tuple[np.ndarray, np.ndarray]) -> float:
         return float(nn.functional.cross_entropy(model(torch.tensor(rows[0])), torch.tensor(rows[1])))
 
 
-def plain(train, valid) -> nn.Module:
+def plain(train, valid, model: nn.Module | None = None) -> nn.Module:
     """Adam at 1e-3, batches of 32, 15 epochs, the best of them by held-out loss."""
-    model, best = network(), (math.inf, {})
+    model, best = model or network(), (math.inf, {})
     optimizer, x, y = torch.optim.Adam(model.parameters(), 1e-3), torch.tensor(train[0]), torch.tensor(train[1])
     with torch.random.fork_rng():
         for _ in range(15):
@@ -60,6 +60,21 @@ def test_with_everything_open_rows_that_picked_nothing_fare_no_worse_than_by_the
     train, valid, test = noisy(1000), noisy(300, 1), noisy(4000, 2)
     run = handful.fit(network(), train, valid=valid, quiet=True)
     assert loss(run.model, test) <= 1.02 * loss(plain(train, valid), test)
+
+
+def test_nor_does_a_chain_of_many_layers():
+    """At the rate of a shallow network it learned nothing: four times the loss of the loop."""
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    x, y = (digits.data / 16).astype("f"), digits.target
+    deal = np.random.default_rng(0).permutation(len(y))
+    train, valid, test = ((x[part], y[part]) for part in np.split(deal, [1024, 1203]))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        inner = [layer for _ in range(8) for layer in (nn.Linear(64, 64), nn.Tanh())]
+        net = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), *inner, nn.Linear(64, 10))
+    best = loss(plain(train, valid, copy.deepcopy(net)), test)
+    run = handful.fit(net, train, valid=valid, seed=0, quiet=True)
+    assert loss(run.model, test) <= 1.1 * best
 
 
 def test_a_short_run_takes_the_defaults_and_says_why():

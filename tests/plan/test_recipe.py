@@ -1,14 +1,19 @@
 """Recipes are found from the columns and said; asked for, they choose the columns, or one sentence says why not."""
 
+import itertools
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import handful
 from handful.base.errors import HandfulError
 from handful.losses.loss import as_loss
+from handful.optim.initial_lr import rate_of_shapes
 from handful.plan import balance
 from handful.plan.build import assemble
 from handful.sklearn import MiniBatchClassifier
@@ -187,6 +192,41 @@ def few(n: int, of: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     y = generator.permutation(np.arange(n) < of).astype(np.int64)
     return generator.normal(size=(n, 6)).astype(np.float32) + 1.5 * y[:, None].astype(np.float32), y
+
+
+def chain(layers: int, between: Callable[[], nn.Module] = nn.Tanh, *, past: bool = False) -> nn.Module:
+    """Layers of 16 numbers in a row, or each with a way past it."""
+
+    class Past(nn.Linear):
+        def forward(self, x):
+            return x + super().forward(x)
+
+    middle = [[between(), (Past if past else nn.Linear)(16, 16)] for _ in range(layers - 2)]
+    return nn.Sequential(nn.Linear(6, 16), *itertools.chain(*middle), between(), nn.Linear(16, 2))
+
+
+@pytest.mark.parametrize(
+    ("net", "factor"),
+    [
+        (lambda: chain(4), 1),
+        (lambda: chain(8), 0.354),
+        (lambda: chain(8, lambda: nn.LayerNorm(16)), 0.354),
+        (lambda: chain(8, lambda: nn.BatchNorm1d(16)), 1),
+        (lambda: chain(12, past=True), 1),
+        (lambda: nn.Sequential(nn.Unflatten(1, (1, 6)), *[nn.Conv1d(1, 1, 3, padding=1) for _ in range(7)],
+                               nn.Flatten(), nn.Linear(6, 2)), 0.354),
+    ],
+)  # fmt: skip
+def test_adam_goes_more_slowly_where_layers_follow_one_another_with_no_way_past_them(net, factor):
+    def rate(model, **given):
+        return assemble(model, few(400, 100), {"valid": None, "quiet": True} | given, measure=False).plan.choices["lr"]
+
+    model = net()
+    found = rate(model)
+    assert found.value == pytest.approx(rate_of_shapes(model)[0] * factor, rel=0.03)
+    assert ("8 layers in a row" in found.reason) == (factor < 1)
+    assert rate(net(), lr=0.01).value == 0.01
+    assert rate(net(), optimizer="momentum").value == rate(chain(3), optimizer="momentum").value
 
 
 def test_adam_goes_more_slowly_where_few_rows_are_of_another_class_than_the_commonest():

@@ -3,7 +3,7 @@
 import copy
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -65,19 +65,14 @@ def as_metrics(metrics: Metrics, space: int | None = None, known: Mapping[str, M
         case str():
             asked = filter(None, (part.strip() for part in metrics.split(",")))
         case Mapping() | nn.ModuleDict():  # the latter: a collection of torchmetrics
-            return _told_apart([replace(_metric(one, space, known), name=str(name)) for name, one in metrics.items()])
+            asked = [replace(_metric(one, space, known), name=str(name)) for name, one in metrics.items()]
         case Iterable() if not callable(metrics):
             asked = metrics
         case _:
             asked = [metrics]
-    return _told_apart([_metric(one, space, known) for one in asked])
-
-
-def _told_apart(metrics: Sequence[Metric]) -> list[Metric]:
-    """The metrics, the second of a name with a number behind it."""
     found: dict[str, Metric] = {}
-    for metric in metrics:
-        name, k = metric.name, 1
+    for metric in (_metric(one, space, known) for one in asked):
+        name, k = metric.name, 1  # the second of a name has a number behind it
         if name in ("loss", "rows"):
             raise HandfulError(f"a metric cannot be called '{name}', which names something else; give it another name")
         while name in found:

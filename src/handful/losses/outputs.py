@@ -79,7 +79,7 @@ def loss_in(output: object) -> Tensor:
     >>> float(loss_in({"loss_box": torch.tensor(0.25), "loss_class": torch.tensor(0.5)}))
     0.75
     """
-    parts = {name: part for name, part in named_parts(output) if isinstance(part, Tensor)}
+    parts = {name: part for name, part in named_parts(output) if torch.is_tensor(part)}
     single = [part for part in parts.values() if part.ndim == 0]
     found = parts.get("loss", parts.get(""))
     if found is None and single:

@@ -101,18 +101,18 @@ def uneven(counts: NDArray[np.int64] | None) -> bool:
     return bool(classes.max() > UNEVEN * classes.min())
 
 
-def calmer(pipeline: Pipeline, counts: NDArray[np.int64] | None) -> tuple[float, int]:
-    """(factor, rows): what the open rate of Adam and its kin is multiplied by where few rows are of another class than
-    the commonest (of each label: have it, or have it not), and how many those are. All others are soon right, and the
-    few decide the loss; but a step of Adam is as long whatever the gradient, so that they are learned by heart while
-    held-out rows, of which a few are like them, cannot tell. The root was set on one task in which 1 row in 200 is of
-    the rare class."""
+def calmer(pipeline: Pipeline, counts: NDArray[np.int64] | None) -> tuple[float, str]:
+    """(factor, reason): what the open rate of Adam and its kin is multiplied by where few rows are of another class
+    than the commonest (of each label: have it, or have it not). All others are soon right, and the few decide the loss;
+    but a step of Adam is as long whatever the gradient, so that they are learned by heart while held-out rows, of which
+    a few are like them, cannot tell. The root was set on one task in which 1 row in 200 is of the rare class."""
     if counts is None or not counts[-1]:
-        return 1.0, 0
+        return 1.0, ""
     each, rows = counts[:-1], int(counts[-1])
     rarer = np.minimum(each, rows - each)  # of a label: to have it, or not
     others = int(rarer.sum() if pipeline.task == "multilabel" else each.sum() - each.max())
-    return math.sqrt(min(1.0, others / min(ENOUGH, rows / 8))) if others else 1.0, others
+    why = f"only {others:,} rows are of another class than the commonest"
+    return math.sqrt(min(1.0, others / min(ENOUGH, rows / 8))) if others else 1.0, why
 
 
 def evenness(pipeline: Pipeline, counts: NDArray[np.int64] | None) -> float:

@@ -1,6 +1,7 @@
 """From what the user gave to a Training ready to run: choices made with their reasons, mistakes reported early."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -16,20 +17,22 @@ from handful.base.plan import CHANGEABLE, COMPUTED, Choice, Plan, Progress
 from handful.batches.batches import Batches
 from handful.models.wrapped import must_be_model, uncompiled
 from handful.optim import schedule
+from handful.optim.initial_lr import calmer_by_depth
 from handful.optim.parts import may_train, needs_closure
 from handful.optim.rates import set_base
 from handful.plan import defaults as choose
 from handful.plan.balance import calmer, evenness
-from handful.plan.config import OPTIONS, Config
+from handful.plan.config import Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
+from handful.plan.dry_run import with_graph
 from handful.plan.model import as_given, choose_form, make_model, make_objective, show_rows, start_from
 from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import FEW_ROWS, in_parts
 from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
-from handful.plan.row_by_row import of_pairs, put_together, read_again, uneven
+from handful.plan.row_by_row import of_pairs, put_together, read_again, rows_at_once, uneven
 from handful.report.live import Live
 from handful.training.objective import Objective
 from handful.training.process.device import autocast, choose_device, needs_float64, using_threads
@@ -66,17 +69,19 @@ def assemble(
     asked = given
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
-    model, chooser = must_be_model(model), Chooser()
+    chooser = Chooser()
+    plainly: AbstractContextManager[None] = nullcontext()
+    if not isinstance(model, str):
+        model = as_given(must_be_model(model), chooser)
+        plainly = uncompiled(model)
     options = Config.of(given)
     if options.training_step is not None:
         options = choose.of_own_step(options)
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None and ranks.rank == 0:
         folder.claim(overwrite=options.overwrite)
-    if not isinstance(model, str):
-        model = as_given(model, chooser)
     try:
-        with uncompiled(model):
+        with plainly:
             t = _assemble(model, train, options, chooser, folder, resuming, measure, ranks, callbacks)
         if resuming is not None:
             t.plan = as_changed(resuming, t.plan.choices, asked)
@@ -104,7 +109,8 @@ def _assemble(
     objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
     if resuming is None:
         show_rows(net, objective, data, options.seed)
-        start_from(net, options.init, data.pipeline, chooser)
+        if options.init is not None:
+            start_from(net, options.init, data.pipeline, chooser)
     batches, size = make_batches(data, options, chooser, device)
     options = choose.ridge(options, objective, data.pipeline, data.train, chooser)
     if options.sharding:
@@ -115,8 +121,7 @@ def _assemble(
         same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
         chooser.notes += one_copy(ranks, data.source, [batches, t.valid])
     if t.training_step is not None:
-        names = tuple(options.optimizer) if isinstance(options.optimizer, Mapping) else ()
-        measure, t.moved = False, moved_by_name(t, names)
+        measure, t.moved = False, moved_by_name(t, options.optimizer if isinstance(options.optimizer, Mapping) else ())
     elif chooser.choices["micro_batch"].status == "default" and t.state.batch > FEW_ROWS and (parts := in_parts(t)):
         t.state.micro_batch = chooser.put("micro_batch", parts)
     found = Decision()
@@ -307,14 +312,13 @@ def make_training(
 ) -> Training:  # fmt: skip
     """Optimizer, rates and stop rule; then all parts together; what is open has a provisional value: see `settle`."""
     net, loss, objective.source = objective.model, options.loss, data.train
-    note_what_is_fixed(options, chooser)
-    optimizer = choose.optimizer(options, net, chooser, ranks.size, calmer(data.pipeline, data.counts))
+    choose.what_is_fixed(options, chooser)
+    calming = [calmer(data.pipeline, data.counts)]
+    if options.lr == "auto" and options.training_step is None:
+        calming.append(calmer_by_depth(net, partial(with_graph, objective, data)))
+    optimizer = choose.optimizer(options, net, chooser, ranks.size, calming)
     size = size or choose.first_batch(optimizer, len(data.train), batch_cap(len(data.train)), chooser)
-    micro = None if options.micro_batch in (None, "auto") else int(options.micro_batch)
-    whole = Choice(None, "default", "the whole batch; halved when memory runs out")
-    if objective.coupling:
-        micro, whole = None, Choice(None, "found", "a mini-batch is kept whole: its loss cannot be computed in parts")
-    chooser.put("micro_batch", Choice(micro, "given") if micro else whole)
+    micro = rows_at_once(options, objective, chooser)
     rule, shape, planned = make_rules(data, objective, optimizer, size, options, chooser)
     averaged = choose.ema(options, net, optimizer, rows=len(data.train) if data.held_out is not None else None)
     ema, average = (chooser.put("ema", averaged), copy_weights(net)) if averaged else (0.0, None)
@@ -342,14 +346,6 @@ def make_training(
         parameters=may_train(net, optimizer),
         training_step=options.training_step,
     )
-
-
-def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
-    """What nothing is measured for; the threads may be still."""
-    for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every", "on_nonfinite"):
-        if getattr(options, name) != OPTIONS[name].default:
-            chooser.set(name, getattr(options, name), "given")
-    choose.threads(options, chooser)
 
 
 def make_rules(

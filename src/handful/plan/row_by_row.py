@@ -17,6 +17,7 @@ from handful.base.machine import wide
 from handful.data.base import Batch
 from handful.data.series import spread_rows
 from handful.losses.outputs import part_of, scores_in, tensors_in
+from handful.plan.config import Config
 from handful.plan.data import Data
 from handful.plan.defaults import Chooser
 from handful.plan.dry_run import quietly
@@ -118,6 +119,19 @@ def _changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
             for name, weight in model.named_parameters():
                 weight.copy_(kept[name])
     return f"the model changes {some(list(dict.fromkeys(names)))} at each call in training mode" if names else None
+
+
+def rows_at_once(options: Config, objective: Objective, chooser: Chooser) -> int | None:
+    """Rows of a mini-batch whose loss is computed at once; None for all of them."""
+    if objective.coupling:
+        why = "a mini-batch is kept whole: its loss cannot be computed in parts"
+        chooser.set("micro_batch", None, "found", why)
+    elif options.micro_batch not in (None, "auto"):
+        chooser.set("micro_batch", int(options.micro_batch), "given")
+    else:
+        chooser.set("micro_batch", None, "default", "the whole batch; halved when memory runs out")
+    micro: int | None = chooser.choices["micro_batch"].value
+    return micro
 
 
 @stopwatch.part(TRIED)

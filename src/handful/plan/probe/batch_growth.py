@@ -9,8 +9,8 @@ from handful.base import expression
 from handful.base.errors import HandfulError
 from handful.base.expression import number, positive_integer
 from handful.base.stopwatch import part
-from handful.optim.build import gain as gain_of
-from handful.optim.build import rescale
+from handful.optim.rates import gain as gain_of
+from handful.optim.rates import rescale
 from handful.plan.probe.lr_race import standard_error
 from handful.plan.probe.noise_scale import GradientMoments, gradient_in_parts, pool
 from handful.plan.probe.steps import FAILED, loss_on, train, untouched
