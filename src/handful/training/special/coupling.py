@@ -172,7 +172,7 @@ def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> Los
     m = len(batch) // size * size
     parts = [slice(start, start + size) for start in range(0, m, size)]
 
-    by_row: list[bool] = []
+    by_row, noise = list[bool](), 0.0
 
     def value(part: slice, seed: int = 0) -> tuple[float, float]:
         seed_all(seed)
@@ -185,7 +185,6 @@ def _form(row_losses: RowLosses, output: object, batch: Batch, size: int) -> Los
     try:
         whole, each = value(slice(0, m)), [value(part) for part in parts]
         means, weights = zip(*each, strict=True)
-        noise = 0.0
         if whole[0] != value(slice(0, m), 1)[0]:  # it draws random numbers
             drawn = [[value(part, 99 * k + i)[0] for k in range(DRAWS)] for i, part in enumerate([slice(0, m), *parts])]
             apart = [w - _mean(v, weights) for w, *v in zip(*drawn)]
