@@ -8,7 +8,7 @@
 # On the way to decibels all that lies 80 dB below the maximum is cut off, and the maximum is that of the whole tensor: of an array (batch, mel, time) torchaudio takes the first axis for the
 # channels of one recording (so says a note at AmplitudeToDB, not at MFCC), librosa takes the maximum over all axes. A clip of -50 dB beside one of 0 dB loses what is 30 dB below its own
 # peak, the upper bands first, and they become a constant. So features change with batch size, order and shuffling, and a model that is trained or tested in batches is another
-# one where it is asked for one clip. Way out: (batch, 1, time) in torchaudio; one clip at a time in librosa; or top_db=None and a floor of one's own.
+# one where it is asked for one clip. Way out: (batch, 1, time) in torchaudio; one clip at a time in librosa.
 #
 # Output seen (CPU, x86_64, Python 3.11), 400 clips of 0 to -60 dB, two classes that differ in the upper bands; a classifier of features of single clips, on others
 #   torchaudio: one by one 1.00, four at a time 0.80 to 0.95, all at once below 0.80; sorted by loudness, 32 at a time, 1.00; with an axis for channels, all at once, 1.00

@@ -8,7 +8,7 @@
 #
 # The mark is a setting of the wrapper, and the file has none of those: the loaded estimator has missing=nan. -999 is then smaller than any threshold, so each gap goes to the left, also where
 # the tree has learned that gaps belong to the right. Nothing is said, and where all thresholds send gaps to the left, all is equal; so a look at a few rows may find nothing. pickle
-# keeps the mark. A Booster that is made of the file, ONNX and other converters do not know of it either. Way out: NaN in the data; or XGBClassifier(missing=-999.0) before load_model.
+# keeps the mark. A Booster read from the file, with a DMatrix as it comes, does not know of it either. Way out: NaN in the data; or XGBClassifier(missing=-999.0) before load_model.
 #
 # Output seen (CPU, x86_64, Python 3.11), 4,000 rows of four columns, 30% of values missing; rows that the model was not fitted on
 #   as fitted                          missing -999.0 the same probabilities True, right in 0.80 to 0.90

@@ -111,7 +111,8 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
         return
     rows = Order(len(data.train), seed=seed)[: min(len(data.train), ROWS_SHOWN)]
     batch = objective.to_device(data.pipeline(data.train.take(rows)))
-    net.begin(batch.columns["x"])
+    if "x" in batch.columns:
+        net.begin(batch.columns["x"])
 
 
 @part("making the model")
