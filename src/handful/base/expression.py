@@ -215,6 +215,11 @@ def _listed(value: Any) -> Any:
     return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def is_array(value: object) -> bool:
+    """Whether it is an array, tensor, frame or series, and not one number of these."""
+    return hasattr(value, "__array__") and bool(getattr(value, "shape", ()))
+
+
 def number(
     value: object, name: str, *, above: float | None = None, least: float | None = None, most: float | None = None
 ) -> float:

@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, TypeVar, cast, get_args
 
 from handful.base.errors import HandfulError, no_option
+from handful.base.expression import is_array
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -35,11 +36,6 @@ if TYPE_CHECKING:
 Auto = Literal["auto"]
 Rates = float | Auto | Mapping[str, float]
 F = TypeVar("F", bound=Callable[..., object])
-
-
-def is_array(value: object) -> bool:
-    """Whether it is an array, tensor, frame or series, and not one number of these."""
-    return hasattr(value, "__array__") and bool(getattr(value, "shape", ()))
 
 
 @dataclass(frozen=True)
