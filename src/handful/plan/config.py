@@ -294,8 +294,7 @@ class Config:
         for name, value in given.items():
             if name not in OPTIONS:
                 raise HandfulError(no_option(name, OPTIONS))
-            kind = OPTIONS[name].kind
-            if not kind.fits(value):
+            if not (kind := OPTIONS[name].kind).fits(value):
                 raise HandfulError(f"{name} must be {kind.words}, not {' '.join(repr(value).split())[:200]}")
         return cls(**cast("ConfigOptions", given))
 
