@@ -27,7 +27,7 @@ _TO_PANDAS = (
     "_to_pandas",
     "to_pandas",
 )  # what frames such as modin's have, more of which comes through than in exchange
-_TARGET_NAMES = {"label", "labels", "target", "class", "y", "outcome"}
+_TARGET_NAMES = {"label", "labels", "target", "class", "y", "outcome", "future_values", "target_values"}
 
 
 def is_frame(value: object) -> bool:
