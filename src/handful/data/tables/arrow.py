@@ -160,9 +160,9 @@ def check_inputs(columns: Iterable[str], o: Options, notes: Sequence[str]) -> No
 
 
 def likely_target(names: Sequence[str], o: Options) -> str | None:
-    """The target named, or the only column with the name of one."""
+    """The target named, or the only column with the name of one; of what a model was trained on, none is guessed."""
     likely = [n for n in names if n.lower() in _TARGET_NAMES and (o.columns is None or n in o.columns)]
-    return o.target or (likely[0] if len(likely) == 1 and len(names) > 1 else None)
+    return o.target or (likely[0] if len(likely) == 1 and len(names) > 1 and not o.schema else None)
 
 
 def with_target(o: Options, names: Sequence[str], notes: list[str]) -> Options:
