@@ -1,6 +1,6 @@
 """From what the user gave to a Training ready to run: choices made with their reasons, mistakes reported early."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
 from handful.plan.dry_run import with_graph
 from handful.plan.model import as_given, choose_form, make_model, make_objective, show_rows, start_from
-from handful.plan.probe.batch_growth import growing
+from handful.plan.probe.batch_growth import Grower, as_growth
 from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_times
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import FEW_ROWS, in_parts
@@ -371,3 +371,26 @@ def make_rules(
         rule, shape, objective, held is not None, Progress(0, 0, n, 0.0, planned), own=options.training_step is not None
     )
     return rule, shape, planned
+
+
+def growing(
+    options: Config, found: Decision, t: Training, chooser: Chooser
+) -> tuple[Callable[[Progress], int] | None, Callable[[Training], str | None] | None]:
+    """How the batch grows: by a function of progress (grown by hand), or by measurement; (None, None): it does not."""
+    base, n = t.state.batch, t.examples
+    spec = options.batch if choose.grows(options.batch) else options.batch_growth
+    if spec == "auto" and found.growth is not None:
+        spec = chooser.put("batch_growth", found.growth)
+    elif spec not in ("auto", None):
+        chooser.set("batch_growth", str(spec), "given")
+    if spec in ("auto", None):
+        by_hand = t.schedule
+        return (lambda progress: min(n, by_hand.batch(progress, base))) if by_hand.grows else None, None
+    if choose.grows(spec):
+        asked = schedule.as_schedule(spec)
+        return lambda progress: min(n, asked.batch(progress, base)), None
+    if t.ranks.size > 1 or t.training_step is not None:
+        which = "several ranks" if t.ranks.size > 1 else "a training_step of your own"
+        chooser.notes.append(f"with {which} a batch grows by grow_batch(every=...) and not by measurement: it stays")
+        return None, None
+    return None, Grower(as_growth(spec)).consider

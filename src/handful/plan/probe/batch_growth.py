@@ -1,7 +1,6 @@
 """The batch grows while the run goes on, when the noise scale, measured again and again, says that it pays."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +8,9 @@ import numpy as np
 from handful.base import expression
 from handful.base.errors import HandfulError
 from handful.base.expression import number, positive_integer
-from handful.base.plan import Progress
 from handful.base.stopwatch import part
-from handful.optim import schedule
-from handful.optim.build import gain as gain_of
-from handful.optim.build import rescale
-from handful.plan.config import Config
-from handful.plan.defaults import Chooser, grows
-from handful.plan.probe.decision import Decision
+from handful.optim.rates import gain as gain_of
+from handful.optim.rates import rescale
 from handful.plan.probe.lr_race import standard_error
 from handful.plan.probe.noise_scale import GradientMoments, gradient_in_parts, pool
 from handful.plan.probe.steps import FAILED, loss_on, train, untouched
@@ -168,26 +162,3 @@ def stalled(t: Training, patience: int = 3) -> bool:
     """Whether the held-out loss has not improved for `patience` evaluations: more noise may be what is needed then."""
     losses = [row["valid_loss"] for row in t.state.history if math.isfinite(row.get("valid_loss", math.nan))]
     return len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
-
-
-def growing(
-    options: Config, found: Decision, t: Training, chooser: Chooser
-) -> tuple[Callable[[Progress], int] | None, Callable[[Training], str | None] | None]:
-    """How the batch grows: by a function of progress (grown by hand), or by measurement; (None, None): it does not."""
-    base, n = t.state.batch, t.examples
-    spec = options.batch if grows(options.batch) else options.batch_growth
-    if spec == "auto" and found.growth is not None:
-        spec = chooser.put("batch_growth", found.growth)
-    elif spec not in ("auto", None):
-        chooser.set("batch_growth", str(spec), "given")
-    if spec in ("auto", None):
-        by_hand = t.schedule
-        return (lambda progress: min(n, by_hand.batch(progress, base))) if by_hand.grows else None, None
-    if grows(spec):
-        asked = schedule.as_schedule(spec)
-        return lambda progress: min(n, asked.batch(progress, base)), None
-    if t.ranks.size > 1 or t.training_step is not None:
-        which = "several ranks" if t.ranks.size > 1 else "a training_step of your own"
-        chooser.notes.append(f"with {which} a batch grows by grow_batch(every=...) and not by measurement: it stays")
-        return None, None
-    return None, Grower(as_growth(spec)).consider
