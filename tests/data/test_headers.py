@@ -150,6 +150,15 @@ def test_a_column_without_a_name_that_numbers_nothing_is_learned_from(tmp_path):
     assert run.evaluate(frame)["accuracy"] == 1
 
 
+def test_truth_values_of_a_column_named_as_an_id_are_learned_from(tmp_path):
+    """It ended in a traceback: torch rounds no truth values."""
+    frame = pd.DataFrame({"has_id": np.arange(60) % 2 == 0, "a": np.arange(60) % 7, "y": np.arange(60) % 2})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    run = handful.fit("linear", tmp_path / "a.csv", target="y", batch=10, lr=0.1, until="epochs(20)", quiet=True)
+    assert run.pipeline.uses == ("has_id", "a")
+    assert run.evaluate(frame)["accuracy"] == 1
+
+
 @pytest.mark.parametrize("name", ["rownames", "row.names", "Row Number", "No", "#", "id", "repeats"])
 def test_a_column_named_as_row_numbers_is_no_input_where_it_is_different_in_every_row(name, tmp_path):
     plain = pd.DataFrame(IRIS.data[:, :2], columns=["a", "b"]).assign(y=IRIS.target)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.datasets import load_wine
 
 import handful
 from handful.base.errors import HandfulError
+from handful.data.tables.cells.reading import readings
 
 WINE = load_wine(as_frame=True).frame
 
@@ -156,3 +158,13 @@ def test_dates_that_could_be_either_order_are_not_guessed(tmp_path: Path) -> Non
     source = handful.open(path, target="y")
     assert source.columns["when"].kind == "category"
     assert any("days and months cannot be told apart" in note for note in source.notes)
+
+
+def test_infinity_alone_is_a_number_as_it_is_beside_others() -> None:
+    """Of a stream, a block may hold nothing but infinity and gaps in a column of numbers."""
+    source = handful.open({"a": ["inf", "nan"] * 20, "b": list(range(40))}, target="b")
+    assert source.columns["a"].kind == "number"
+    assert source.take([0]).tensor("a").tolist() == [np.inf]
+    text = pa.array(["-inf", "Infinity"], pa.large_string())
+    found = readings(text, text, np.array([2, 3]), np.array([0, 1]))["."]
+    assert found.rows == 5

@@ -16,6 +16,9 @@ import handful
 from handful.base.errors import HandfulError
 from handful.optim import build as opt
 from handful.optim.muon import Muon, orthogonal
+from handful.optim.parts import OptimizerGroup
+from handful.optim.rates import clip, gain, rescale, set_base, set_lr
+from handful.optim.state import load_state, state_tensors
 
 NAMES = [name for name in opt.names if name != "lbfgs"]  # which has no decay, and needs a closure: test_given.py
 
@@ -135,17 +138,17 @@ def test_state_goes_through_files_and_continues_bit_for_bit(name: str, steps: in
     model = net()
     built = opt.build(name, model, l2=0.01)
     train(model, built.optimizer, 0, steps)
-    opt.set_lr(built.optimizer, 0.5)
-    stored = through_files(*opt.state_tensors(built.optimizer))
+    set_lr(built.optimizer, 0.5)
+    stored = through_files(*state_tensors(built.optimizer))
     twin = copy.deepcopy(model)
     restored = opt.build(name, twin, l2=0.01).optimizer
-    opt.load_state(restored, *stored)
+    load_state(restored, *stored)
     kept = {key: value.clone() for key, value in stored[0].items()}
     for one, optimizer in ((model, built.optimizer), (twin, restored)):
         train(one, optimizer, steps, steps + 8)
     assert bits(model) == bits(twin)
     assert all(torch.equal(stored[0][key], kept[key]) for key in kept)  # the copy was not trained along
-    assert json.dumps(opt.state_tensors(restored)[1]) == json.dumps(opt.state_tensors(built.optimizer)[1])
+    assert json.dumps(state_tensors(restored)[1]) == json.dumps(state_tensors(built.optimizer)[1])
 
 
 def test_state_of_other_shapes_of_optimizer() -> None:
@@ -168,7 +171,7 @@ def test_state_of_other_shapes_of_optimizer() -> None:
             first.step(lambda m=model: closure(m))
         twin = copy.deepcopy(model)
         second = make(list(twin.parameters()))
-        opt.load_state(second, *through_files(*opt.state_tensors(first)))
+        load_state(second, *through_files(*state_tensors(first)))
         for _ in range(3):
             first.step(lambda m=model: closure(m))
             second.step(lambda m=twin: closure(m))
@@ -189,7 +192,7 @@ def test_state_keeps_types_layout_and_odd_numbers() -> None:
     }
     first.state[weight] = dict(state)
     first.param_groups[0]["betas"] = (0.9, 0.99)
-    opt.load_state(second, *through_files(*opt.state_tensors(first)))
+    load_state(second, *through_files(*state_tensors(first)))
     back = second.state[weight]
     assert second.param_groups[0]["lr"] == 0.1
     assert second.param_groups[0]["betas"] == (0.9, 0.99)
@@ -207,20 +210,20 @@ def test_load_state_refuses_and_leaves_all_as_it_was() -> None:
     model = net()
     adam = opt.build("adam", model).optimizer
     train(model, adam, 0, 3)
-    tensors, meta = opt.state_tensors(adam)
+    tensors, meta = state_tensors(adam)
     other = opt.build("adamw", net()).optimizer
     with pytest.raises(HandfulError, match="is of Adam, but the optimizer is AdamW"):
-        opt.load_state(other, tensors, meta)
+        load_state(other, tensors, meta)
     fresh = opt.build("adam", net()).optimizer
-    before = json.dumps(opt.state_tensors(fresh)[1])
+    before = json.dumps(state_tensors(fresh)[1])
     with pytest.raises(HandfulError, match="lacks the tensor"):
-        opt.load_state(fresh, {k: v for k, v in tensors.items() if k != "3.exp_avg"}, meta)
-    assert json.dumps(opt.state_tensors(fresh)[1]) == before
+        load_state(fresh, {k: v for k, v in tensors.items() if k != "3.exp_avg"}, meta)
+    assert json.dumps(state_tensors(fresh)[1]) == before
     with pytest.raises(HandfulError, match="another model"):
-        opt.load_state(opt.build("adam", nn.Linear(2, 2)).optimizer, tensors, meta)
+        load_state(opt.build("adam", nn.Linear(2, 2)).optimizer, tensors, meta)
     adam.param_groups[0]["hook"] = print
     with pytest.raises(HandfulError, match="cannot be stored"):
-        opt.state_tensors(adam)
+        state_tensors(adam)
 
 
 def test_torchs_own_state_dict_works_on_both() -> None:
@@ -232,7 +235,7 @@ def test_torchs_own_state_dict_works_on_both() -> None:
     train(model, first, 4, 8)
     train(twin, second, 4, 8)
     assert bits(model) == bits(twin)
-    assert isinstance(second, opt.OptimizerGroup)
+    assert isinstance(second, OptimizerGroup)
     second.zero_grad()
     assert all(p.grad is None for p in twin.parameters())
     scheduler = torch.optim.lr_scheduler.StepLR(second, 1, 0.5)
@@ -307,7 +310,7 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest() -> None:
     assert matrices == {"conv.weight", "hidden.weight", "middle.weight"}
     assert decayed == {"embed.weight", "head.weight"}
     assert not matrices & still
-    assert isinstance(built.optimizer, opt.OptimizerGroup)
+    assert isinstance(built.optimizer, OptimizerGroup)
     assert [type(part) for part in built.optimizer.parts] == [Muon, torch.optim.AdamW]
     assert built.optimizer.param_groups[0]["momentum"] == 0.5
     assert built.optimizer.param_groups[1]["betas"] == (0.8, 0.9)
@@ -421,7 +424,7 @@ def test_callables_and_ready_optimizers() -> None:
     assert "9 parameters are not in the optimizer and stay as they are" in taken.notes[0]
     two = torch.optim.SGD([{"params": model.head.parameters()}, {"params": model.conv.parameters(), "lr": 0.5}], lr=1.0)
     assert any("learning rates from 0.5 to 1" in note for note in opt.build(two, model).notes)
-    opt.set_lr(two, 0.1)
+    set_lr(two, 0.1)
     assert [g["lr"] for g in two.param_groups] == [0.1, 0.05]
 
 
@@ -469,28 +472,28 @@ def test_set_lr_scales_the_base_and_survives_the_file(name: str) -> None:
     model = net()
     optimizer = opt.build(name, model, lr=0.2).optimizer
     for factor in (0.5, 0.1, 1.0):
-        opt.set_lr(optimizer, factor)
+        set_lr(optimizer, factor)
         assert all(g["lr"] == 0.2 * factor for g in optimizer.param_groups)
-    opt.set_lr(optimizer, 0.25)
+    set_lr(optimizer, 0.25)
     twin = opt.build(name, net(), lr=0.7).optimizer
-    opt.load_state(twin, *opt.state_tensors(optimizer))
-    opt.set_lr(twin, 1.0)
+    load_state(twin, *state_tensors(optimizer))
+    set_lr(twin, 1.0)
     assert all(g["lr"] == 0.2 for g in twin.param_groups)
 
 
 def test_set_lr_keeps_a_tensor() -> None:
     held = torch.tensor(0.5)
     adam = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=held)
-    opt.set_lr(adam, 0.5)
+    set_lr(adam, 0.5)
     assert adam.param_groups[0]["lr"] is held
     assert held.item() == 0.25
 
 
 def test_gain() -> None:
-    assert opt.gain(32, 64, 0.0) == 1.0
-    assert opt.gain(32, 64, 1e12) == pytest.approx(2.0)
-    assert opt.gain(10, 30, 20.0) == pytest.approx((30 / 50) / (10 / 30))
-    assert opt.gain(10, 30, 20.0) * opt.gain(30, 10, 20.0) == pytest.approx(1.0)
+    assert gain(32, 64, 0.0) == 1.0
+    assert gain(32, 64, 1e12) == pytest.approx(2.0)
+    assert gain(10, 30, 20.0) == pytest.approx((30 / 50) / (10 / 30))
+    assert gain(10, 30, 20.0) * gain(30, 10, 20.0) == pytest.approx(1.0)
 
 
 def test_rescale_follows_the_rules() -> None:
@@ -498,12 +501,12 @@ def test_rescale_follows_the_rules() -> None:
         return make([nn.Parameter(torch.ones(2))], **keywords)
 
     sgd = lone(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.3)
-    opt.rescale(sgd, 32, 128, gain=3.0)
+    rescale(sgd, 32, 128, gain=3.0)
     group = sgd.param_groups[0]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (pytest.approx(0.3), 0.9, 0.3)
     adamw = lone(torch.optim.AdamW, lr=0.1, weight_decay=0.3, betas=(0.9, 0.99))
     before = 32 / (0.1 * 0.3)
-    notes = opt.rescale(adamw, 32, 128, gain=4.0)
+    notes = rescale(adamw, 32, 128, gain=4.0)
     group = adamw.param_groups[0]
     assert group["lr"] == pytest.approx(0.2)
     assert group["betas"] == (0.9, pytest.approx(0.99**4))
@@ -512,20 +515,20 @@ def test_rescale_follows_the_rules() -> None:
     assert 128 / math.log(group["betas"][1]) == pytest.approx(32 / math.log(0.99))
     assert len(notes) == 1
     assert "batch 32 -> 128: learning rate 0.1 -> 0.2" in notes[0]
-    opt.rescale(adamw, 128, 32, gain=0.25)
+    rescale(adamw, 128, 32, gain=0.25)
     assert group["lr"] == pytest.approx(0.1)
     assert group["betas"][1] == pytest.approx(0.99)
     assert group["weight_decay"] == pytest.approx(0.3)
     rms, delta = lone(torch.optim.RMSprop, lr=0.1, alpha=0.9), lone(torch.optim.Adadelta, lr=1.0, rho=0.9)
     for one, key in ((rms, "alpha"), (delta, "rho")):
-        opt.rescale(one, 10, 20, gain=1.44)
+        rescale(one, 10, 20, gain=1.44)
         assert one.param_groups[0][key] == pytest.approx(0.81)
     assert rms.param_groups[0]["lr"] == pytest.approx(0.12)
     with pytest.raises(HandfulError, match="Rprop"):
-        opt.rescale(lone(torch.optim.Rprop), 1, 2, 1.5)
+        rescale(lone(torch.optim.Rprop), 1, 2, 1.5)
     for bad in ((0, 1, 1.0), (1, 0, 1.0), (1, 1, 0.0), (1, 1, float("inf"))):
         with pytest.raises(HandfulError, match="above 0"):
-            opt.rescale(sgd, *bad)
+            rescale(sgd, *bad)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "nadam", "radam", "muon"])
@@ -543,13 +546,13 @@ def test_rescale_does_not_make_the_second_moment_jump(name: str) -> None:
         ]
 
     before = corrected()
-    opt.rescale(optimizer, 16, 64, gain=2.0)
+    rescale(optimizer, 16, 64, gain=2.0)
     assert len(before) > 5
     for a, b in zip(before, corrected(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=0)
-    opt.set_lr(optimizer, 1.0)  # the base moved too, so the next schedule step keeps it
+    set_lr(optimizer, 1.0)  # the base moved too, so the next schedule step keeps it
     assert all(g["lr"] == pytest.approx(0.01 * math.sqrt(2)) for g in optimizer.param_groups)
-    if isinstance(optimizer, opt.OptimizerGroup):
+    if isinstance(optimizer, OptimizerGroup):
         assert optimizer.param_groups[0]["weight_decay"] == pytest.approx(0.1 * 4 / math.sqrt(2))
 
 
@@ -559,7 +562,7 @@ def test_rescale_by_one_changes_no_bit() -> None:
         optimizer, other = opt.build(name, model, l2=0.1).optimizer, opt.build(name, twin, l2=0.1).optimizer
         train(model, optimizer, 0, 3)
         train(twin, other, 0, 3)
-        opt.rescale(optimizer, 32, 32, gain=1.0)
+        rescale(optimizer, 32, 32, gain=1.0)
         train(model, optimizer, 3, 6)
         train(twin, other, 3, 6)
         assert bits(model) == bits(twin)
@@ -570,28 +573,28 @@ def test_clip() -> None:
     gradients(model, 0)
     grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     norm = math.sqrt(sum(g.double().square().sum().item() for g in grads.values()))
-    assert opt.clip(model.parameters()).item() == pytest.approx(norm, rel=1e-5)
+    assert clip(model.parameters()).item() == pytest.approx(norm, rel=1e-5)
     assert all(torch.equal(p.grad, grads[n]) for n, p in model.named_parameters() if p.grad is not None)
-    assert opt.clip(model.parameters(), norm=norm / 4).item() == pytest.approx(norm, rel=1e-5)
+    assert clip(model.parameters(), norm=norm / 4).item() == pytest.approx(norm, rel=1e-5)
     for n, p in model.named_parameters():
         torch.testing.assert_close(p.grad, grads[n] / 4, rtol=1e-4, atol=1e-8)
     gradients(model, 0)
-    assert opt.clip(model.parameters(), value=1e-3).item() == pytest.approx(norm, rel=1e-5)
+    assert clip(model.parameters(), value=1e-3).item() == pytest.approx(norm, rel=1e-5)
     for n, p in model.named_parameters():
         torch.testing.assert_close(p.grad, grads[n].clamp(-1e-3, 1e-3), rtol=0, atol=0)
     model.zero_grad()
-    assert opt.clip(model.parameters(), norm=1.0).item() == 0.0
+    assert clip(model.parameters(), norm=1.0).item() == 0.0
     for bad in ({"norm": 0.0}, {"value": -1.0}, {"norm": 1.0, "value": 1.0}, {"norm": float("nan")}):
         with pytest.raises(HandfulError):
-            opt.clip(model.parameters(), **bad)
+            clip(model.parameters(), **bad)
 
 
 def test_a_new_base_rate_reaches_every_group() -> None:
     weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
     ready = torch.optim.SGD([{"params": [w], "lr": lr} for w, lr in zip(weights, (0.1, 0.2, 0.4), strict=True)])
     built = opt.build(ready, torch.nn.ParameterList(weights))
-    opt.set_base(built.optimizer, 0.01)
-    opt.set_lr(built.optimizer, 0.5)
+    set_base(built.optimizer, 0.01)
+    set_lr(built.optimizer, 0.5)
     assert [group["lr"] for group in ready.param_groups] == pytest.approx([0.005, 0.01, 0.02])
 
 
@@ -600,7 +603,7 @@ def test_groups_that_share_a_tensor_as_their_rate_are_taken_apart():
     parts = nn.Linear(3, 2), nn.Linear(2, 1)
     groups = [{"params": list(part.parameters())} for part in parts]
     built = opt.build(lambda _: torch.optim.AdamW(groups, lr=torch.tensor(0.125)), nn.Sequential(*parts)).optimizer
-    opt.rescale(built, 32, 128, 4.0)
+    rescale(built, 32, 128, 4.0)
     assert [float(group["lr"]) for group in built.param_groups] == [0.25, 0.25]  # the root of 4, once each
     assert len({id(group["lr"]) for group in built.param_groups}) == 2
 

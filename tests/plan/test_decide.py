@@ -11,7 +11,7 @@ from torch import nn
 
 import handful
 from handful.base.errors import HandfulError
-from handful.optim.build import gain
+from handful.optim.rates import gain
 from handful.plan.build import assemble
 from handful.plan.probe import decide as decide_module
 from handful.plan.probe.batch_growth import as_growth

@@ -10,7 +10,7 @@ from torch import nn
 
 import handful
 from handful.fit import run_training
-from handful.optim.build import set_base
+from handful.optim.rates import set_base
 from handful.plan.build import assemble
 from handful.plan.probe import decide as decide_module
 from handful.plan.probe import lr_race as race_module

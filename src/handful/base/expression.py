@@ -10,6 +10,7 @@ import operator
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_args, get_type_hints
@@ -23,10 +24,7 @@ T = TypeVar("T")
 
 LONGEST = 1000  # characters; keeps the depth of the tree far below Python's recursion limit
 
-_COMBINE: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.BitOr: operator.or_,
-    ast.BitAnd: operator.and_,
-}
+_COMBINE: dict[type[ast.operator], Callable[[Any, Any], Any]] = {ast.BitOr: operator.or_, ast.BitAnd: operator.and_}
 
 
 def parse(text: str, known: Mapping[str, Callable[..., T]], what: str) -> T:
@@ -42,6 +40,9 @@ def parse(text: str, known: Mapping[str, Callable[..., T]], what: str) -> T:
         raise HandfulError(f"the {what} is empty; known are {', '.join(sorted(known))}")
     if len(source) > LONGEST:
         raise HandfulError(f"the {what} is {len(source)} characters long; at most {LONGEST} are read")
+    if source in known:
+        with suppress(TypeError, HandfulError):  # it wants arguments, as is said below
+            return known[source]()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a doubtful escape in a string is the reader's own affair

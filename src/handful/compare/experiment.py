@@ -18,7 +18,7 @@ from handful.batches.batches import Batches
 from handful.compare.gradient_variance import plain_rows
 from handful.data.base import Source
 from handful.fit import run_training  # what `fit` is, with the Training in the caller's hands
-from handful.optim.build import state_tensors
+from handful.optim.state import state_tensors
 from handful.plan import defaults as choose
 from handful.plan.build import assemble
 from handful.plan.probe.memory import saved_by_autograd

@@ -194,11 +194,7 @@ def rank(rows: Iterable[Row], name: str, *, lower: bool = True) -> tuple[list[Ro
 
 
 def findings(
-    rows: Sequence[Row],
-    target: TargetScore,
-    variance: Sequence[GradientVariance],
-    score: str,
-    better: Better = "auto",
+    rows: Sequence[Row], target: TargetScore, variance: Sequence[GradientVariance], score: str, better: Better = "auto"
 ) -> list[Finding]:
     """What was measured, in sentences for a newcomer, each with its spread or "could not tell"."""
     found = [first_to_target(rows, target), cheapest_step(rows)]

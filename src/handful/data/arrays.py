@@ -257,6 +257,5 @@ def check_target(name: str, target: str, value: Stored) -> None:
         what = "missing" if category else "not a finite number"
         more = f" (and in {len(wrong) - 1:,} more rows)" if len(wrong) > 1 else ""
         raise NoTarget(
-            f"{name}: target '{target}' is {what} in row {wrong[0]}{more}: correct or remove such rows first",
-            wrong,
+            f"{name}: target '{target}' is {what} in row {wrong[0]}{more}: correct or remove such rows first", wrong
         )

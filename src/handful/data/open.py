@@ -280,6 +280,8 @@ def _open_local(path: Path, o: Options) -> Source:
         raise HandfulError(f"{path} is not an ordinary file: copy its contents into one")
     if not os.access(path, os.R_OK):
         raise HandfulError(f"{path}: permission denied; change its permissions")
+    if kind in READERS:
+        return READERS[kind](str(path), o)
     if is_idx(path):
         return open_idx(str(path), o)
     if kind in LIBSVM_ENDINGS and is_libsvm(path):
@@ -288,8 +290,6 @@ def _open_local(path: Path, o: Options) -> Source:
         return open_table_file(str(path), o)
     if kind in _LOCAL:
         return _LOCAL[kind](path, o)
-    if kind in READERS:
-        return open_file(str(path), o)
     if kind in TARS:
         raise HandfulError(f"{path} is a tar file: {to_store(path)}")
     raise refused(str(path), [*READERS, ".txt", ".zip"])

@@ -13,15 +13,7 @@ from handful.data.arrays import Arrays, Stored
 from handful.data.containers import flat_columns, is_xarray, listed, of_xarray
 from handful.data.options import Options
 from handful.data.tables.arrays import LeftOut, from_values, is_sparse
-from handful.data.tables.arrow import (
-    check_inputs,
-    chosen,
-    is_frame,
-    open_table,
-    texts_alone,
-    to_table,
-    with_target,
-)
+from handful.data.tables.arrow import check_inputs, chosen, is_frame, open_table, texts_alone, to_table, with_target
 from handful.data.tables.cells.strings import untyped
 from handful.data.tables.types import TEXT
 from handful.data.tables.values import apply

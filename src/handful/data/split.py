@@ -149,10 +149,7 @@ def split(
     mask = np.zeros(n, dtype=bool)
     mask[chosen] = True
     train, held = source.subset(np.flatnonzero(~mask)), source.subset(np.flatnonzero(mask))
-    held.notes = [
-        *held.notes,
-        f"{len(held):,} of {n:,} rows are held out for validation, {how} (seed {seed}).",
-    ]
+    held.notes = [*held.notes, f"{len(held):,} of {n:,} rows are held out for validation, {how} (seed {seed})."]
     return train, held
 
 

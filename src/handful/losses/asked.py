@@ -3,7 +3,7 @@
 import copy
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -65,12 +65,20 @@ def as_metrics(metrics: Metrics, space: int | None = None, known: Mapping[str, M
         case str():
             asked = filter(None, (part.strip() for part in metrics.split(",")))
         case Mapping() | nn.ModuleDict():  # the latter: a collection of torchmetrics
-            return _told_apart([replace(_metric(one, space, known), name=str(name)) for name, one in metrics.items()])
+            asked = [replace(_metric(one, space, known), name=str(name)) for name, one in metrics.items()]
         case Iterable() if not callable(metrics):
             asked = metrics
         case _:
             asked = [metrics]
-    return _told_apart([_metric(one, space, known) for one in asked])
+    found: dict[str, Metric] = {}
+    for metric in (_metric(one, space, known) for one in asked):
+        name, k = metric.name, 1  # the second of a name has a number behind it
+        if name in ("loss", "rows"):
+            raise HandfulError(f"a metric cannot be called '{name}', which names something else; give it another name")
+        while name in found:
+            name, k = f"{metric.name}_{k + 1}", k + 1
+        found[name] = replace(metric, name=name)
+    return list(found.values())
 
 
 def known_metrics(names: str) -> None:
@@ -82,19 +90,6 @@ def known_metrics(names: str) -> None:
 
 def _no_metric(name: str, known: Iterable[str]) -> HandfulError:
     return HandfulError(f"there is no metric called '{name}'.{did_you_mean(name, known)}")
-
-
-def _told_apart(metrics: Sequence[Metric]) -> list[Metric]:
-    """The metrics, the second of a name with a number behind it."""
-    found: dict[str, Metric] = {}
-    for metric in metrics:
-        name, k = metric.name, 1
-        if name in ("loss", "rows"):
-            raise HandfulError(f"a metric cannot be called '{name}', which names something else; give it another name")
-        while name in found:
-            name, k = f"{metric.name}_{k + 1}", k + 1
-        found[name] = replace(metric, name=name)
-    return list(found.values())
 
 
 def _metric(asked: object, space: int | None, known: Mapping[str, Metric]) -> Metric:

@@ -79,7 +79,7 @@ def loss_in(output: object) -> Tensor:
     >>> float(loss_in({"loss_box": torch.tensor(0.25), "loss_class": torch.tensor(0.5)}))
     0.75
     """
-    parts = {name: part for name, part in named_parts(output) if isinstance(part, Tensor)}
+    parts = {name: part for name, part in named_parts(output) if torch.is_tensor(part)}
     single = [part for part in parts.values() if part.ndim == 0]
     found = parts.get("loss", parts.get(""))
     if found is None and single:
@@ -103,7 +103,7 @@ def losses_in(output: object) -> list[str]:
     """The names of the losses that `loss_in` adds up, of a dict that holds several and nothing else."""
     if not isinstance(output, Mapping) or "loss" in output or len(output) < 2:
         return []
-    return [str(name) for name, part in output.items() if isinstance(part, Tensor) and part.ndim == 0]
+    return [str(name) for name, part in output.items() if torch.is_tensor(part) and part.ndim == 0]
 
 
 CLASSES_FIRST = ".T"  # behind the name of a part: scores [m, C, T] of places, to be taken as [m, T, C]

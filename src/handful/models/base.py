@@ -100,6 +100,17 @@ class Model(nn.Module):
         raise NotImplementedError
 
 
+def is_ours(module: nn.Module) -> bool:
+    """Whether its class is handful's own, which holds nothing aside and hides nothing: not a subclass of one."""
+    return type(module).__module__.startswith("handful.")
+
+
+def ready_made(model: nn.Module) -> bool:
+    """Whether it is handful's own with nothing of the caller's in it: all its layers are handful's or torch's."""
+    parts = model.modules()
+    return is_ours(model) and all(is_ours(part) or type(part).__module__.startswith("torch.") for part in parts)
+
+
 def _plain(value: object) -> object:
     """As JSON gives it back."""
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value

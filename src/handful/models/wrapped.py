@@ -13,7 +13,7 @@ EXPORTED = "its mode was fixed by torch.export, as of dropout: give the module t
 SHARED = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 
 
-def must_be_model(model: object) -> str | nn.Module:
+def must_be_model(model: object) -> nn.Module:
     """The model. Raises HandfulError for what is no model that learns, with the way on."""
     kind, way = type(model).__name__, ""
     if isinstance(model, nn.Module):
@@ -31,7 +31,6 @@ def must_be_model(model: object) -> str | nn.Module:
             model.train(getattr(model, "training", True))
         except NotImplementedError:
             raise HandfulError(f"the model ({kind}) can be put into no mode: {EXPORTED}") from None
-    if isinstance(model, str | nn.Module):
         return model
     if kind == "ExportedProgram":
         way = f": {EXPORTED}"
@@ -79,10 +78,10 @@ def is_compiled(model: Any) -> bool:
 
 
 @contextmanager
-def uncompiled(model: object) -> Iterator[None]:
+def uncompiled(model: nn.Module) -> Iterator[None]:
     """Meanwhile no call of the module or of one inside is compiled: rows of any number go through it, and hooks see
     them."""
-    modules: Iterable[Any] = model.modules() if isinstance(model, nn.Module) else ()
+    modules: Iterable[Any] = model.modules()
     kept = [(m, m._compiled_call_impl) for m in modules if is_compiled(m)]
     for module, _ in kept:
         module._compiled_call_impl = None

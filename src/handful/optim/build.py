@@ -27,6 +27,7 @@ from handful.models.base import Model
 from handful.optim.initial_lr import ADAPTIVE, rate_of_shapes
 from handful.optim.muon import Muon
 from handful.optim.parts import (
+    HALF,
     REST,
     Group,
     OptimizerGroup,
@@ -38,7 +39,6 @@ from handful.optim.parts import (
     decoupled,
     low_precision,
     needs_closure,
-    not_fused,
     only,
     parameter_groups,
     parts_of,
@@ -46,14 +46,7 @@ from handful.optim.parts import (
     trainable,
     undecayed,
     without_compiler,
-)  # fmt: skip  # fmt: skip
-from handful.optim.rates import clip, gain, rescale, set_base, set_lr
-from handful.optim.state import load_state, state_tensors
-
-__all__ = [
-    "Built", "OptimizerGroup", "build", "clip", "gain", "load_state", "names", "rescale", "set_base", "set_lr",
-    "state_tensors",
-]  # fmt: skip
+)
 
 Auto = float | Literal["auto"]
 One = str | Callable[..., Optimizer] | Optimizer
@@ -155,7 +148,6 @@ def build(
         title, own[pattern] = maker.title, (rate_of, decay_of)
     _check_owned(parts, parameters, notes)
     optimizer = parts[0] if len(parts) == 1 else OptimizerGroup([p for part in parts for p in parts_of(part)])
-    not_fused(optimizer)
     groups, held = optimizer.param_groups, "set by the optimizer that was passed"
     if len(parts) > 1:
         rate = rate or Choice({name: float(part.param_groups[0]["lr"]) for name, part in zip(specs, parts)}, "found")
@@ -182,7 +174,9 @@ def _what_to_know(optimizer: Optimizer, model: nn.Module, *, decays: bool) -> li
     rates = {group["initial_lr"] for group in optimizer.param_groups}
     if len(rates) > 1:
         notes.append(f"The groups of the optimizer have learning rates from {min(rates):g} to {max(rates):g}.")
-    return notes + low_precision(optimizer) + (_of_two_weights(optimizer, model) if averages_itself(optimizer) else [])
+    if any(p.dtype in HALF for group in optimizer.param_groups for p in group["params"]):
+        notes += low_precision(optimizer)
+    return notes + (_of_two_weights(optimizer, model) if averages_itself(optimizer) else [])
 
 
 def _rates(lr: Auto | Mapping[str, float]) -> tuple[Choice | None, dict[str, Mapping[str, object]]]:
@@ -206,12 +200,16 @@ def _maker(
         case str():
             if spec.isidentifier() and spec not in _KINDS:
                 raise HandfulError(f"there is no optimizer '{spec}'.{did_you_mean(spec, _KINDS)}")
-            name, options = expression.parse(spec, _TEXTS, "optimizer")
+            name, options = (spec, {}) if spec in _KINDS else expression.parse(spec, _TEXTS, "optimizer")
             own = {key: Choice(options.pop(key), "given") for key in ("lr", "weight_decay") if key in options}
             make = partial(_muon, model, notes) if name == "muon" else partial(_torchs, _KINDS[name], model)
             maker = _Maker(name, make, _takes(name), options)
             decays = "weight_decay" in (maker.takes or ())
-            decay = decay or own.get("weight_decay") or (_default_l2(name, model) if decays else None)
+            usual = _L2.get(name, Choice(0.0, "default", "no decay unless it is asked for"))
+            match model:
+                case Model(adamw_l2=float() as l2) if name == "adamw":  # it may know better
+                    usual = Choice(l2, "default", f"{type(model).__name__.lower()}'s own: {model.adamw_l2_reason}")
+            decay = decay or own.get("weight_decay") or (usual if decays else None)
             return maker, rate or own.get("lr") or _default_lr(name, options, model), decay
         case Optimizer():
             return _Maker(type(spec).__name__, lambda params: spec, ()), rate, decay
@@ -283,7 +281,8 @@ def _construct(
             instead = instead if name in keywords or not takes else ", so no l2: choose another, or add it to the loss"
             raise HandfulError(f"the optimizer {title} takes no '{name}'{instead}")
     decays = l2 is not None or "weight_decay" in (takes or ())
-    groups = only(parameter_groups(model, parameters, (l2.value if l2 else None) if decays else 0.0, patterns), chosen)
+    groups = parameter_groups(model, parameters, (l2.value if l2 else None) if decays else 0.0, patterns)
+    groups = only(groups, chosen) if len(chosen) < len(parameters) else groups
     if patterns and takes == ():
         raise HandfulError(f"a ready {title} has groups of its own; give a class or a function for options by pattern")
     given: list[Group] | list[nn.Parameter] = groups
@@ -301,7 +300,8 @@ def _construct(
             f"the optimizer {title} is a {type(made).__name__}, which is not a torch optimizer whose groups have a "
             "rate, lr"
         )
-    check_sparse(optimizer, model)
+    if any(getattr(module, "sparse", False) for module in model.modules()):
+        check_sparse(optimizer, model)
     return optimizer
 
 
@@ -392,9 +392,3 @@ def _default_lr(name: str, options: Mapping[str, object], model: nn.Module) -> C
         rate = min(rate, 0.2 / adds_up) if make is torch.optim.SGD else rate / adds_up
         why += f"; momentum adds {adds_up:.3g} steps up"
     return Choice(rate, "found" if name == "lbfgs" else "default", why)
-
-
-def _default_l2(name: str, model: nn.Module) -> Choice:
-    if name == "adamw" and isinstance(model, Model) and model.adamw_l2 is not None:  # it may know better
-        return Choice(model.adamw_l2, "default", f"{type(model).__name__.lower()}'s own: {model.adamw_l2_reason}")
-    return _L2.get(name, Choice(0.0, "default", "no decay unless it is asked for"))

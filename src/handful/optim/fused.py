@@ -28,9 +28,9 @@ class Moved:
     move: Move
 
 
-def stepper(optimizer: Optimizer) -> Move:
-    """What takes the optimizer's step: torch's kernels on the same tensors as by its own `step`, so the same bits.
-    Its closure is for an optimizer that evaluates the loss several times.
+def stepper(*optimizers: Optimizer) -> Move:
+    """What takes the step of an optimizer, or of several, none of which evaluates the loss again: torch's kernels on
+    the same tensors as by its own `step`, so the same bits. The closure is for one that evaluates it several times.
 
     That `step` itself is called where it may do more: another class, another form, hooks, one that was wrapped. It
     imports torch's compiler, too, which takes seconds. benchmarks/bench_step.py times both.
@@ -41,14 +41,9 @@ def stepper(optimizer: Optimizer) -> Move:
     >>> weight.data
     tensor([0.9000, 0.9000])
     """
-    if needs_closure(optimizer):
-        return lambda closure: optimizer.step(closure)
-    return stepper_of(parts_of(optimizer))
-
-
-def stepper_of(parts: Sequence[Optimizer]) -> Move:
-    """The same of several optimizers, none of which evaluates the loss again."""
-    steps = [_stepper(part) for part in parts]
+    if len(optimizers) == 1 and needs_closure(*optimizers):
+        return lambda closure: optimizers[0].step(closure)
+    steps = [_stepper(part) for one in optimizers for part in parts_of(one)]
     return steps[0] if len(steps) == 1 else lambda closure=None: [step() for step in steps]
 
 

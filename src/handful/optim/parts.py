@@ -15,8 +15,11 @@ from torch.optim import Optimizer
 
 from handful.base.errors import HandfulError, some
 from handful.base.expression import signature
+from handful.models.base import ready_made
 from handful.models.wrapped import unwrapped
 from handful.optim.muon import Muon, evaluated
+
+HALF = {torch.bfloat16, torch.float16}
 
 
 class OptimizerGroup(Optimizer):
@@ -86,32 +89,28 @@ def switch(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
 
 
 def low_precision(optimizer: Optimizer) -> list[str]:
-    """What rounding does to the moments that torch's optimizers keep in the weights' own dtype.
+    """What rounding does to the moments that torch's optimizers keep in the weights' own dtype, of HALF: a decay by
+    less than a quarter of its epsilon is rounded back to what it was, whatever the value.
 
-    A decay by less than a quarter of the dtype's epsilon is rounded back to what it was, whatever the value.
+    The plain step is taken where torch's fused SGD does nothing: on a CPU, torch 2.13 leaves such weights of 32 and
+    more numbers as they are, without a word.
     """
+    said = []
     for part in parts_of(optimizer):
-        for group in part.param_groups if type(part).__module__.startswith("torch.optim") else ():
+        torchs, title = type(part).__module__.startswith("torch.optim"), type(part).__name__
+        for group in part.param_groups:
             beta = group.get("betas", (0.0, 0.0))[1]
-            for dtype in {p.dtype for p in group["params"]} & {torch.bfloat16, torch.float16}:
-                if 1 - beta < torch.finfo(dtype).eps / 4:
-                    title, kind = type(part).__name__, str(dtype).removeprefix("torch.")
-                    return [
+            for dtype in {p.dtype for p in group["params"]} & HALF:
+                if isinstance(part, torch.optim.SGD) and any(p.device.type == "cpu" for p in group["params"]):
+                    group["fused"] = False
+                if torchs and 1 - beta < torch.finfo(dtype).eps / 4:
+                    kind = str(dtype).removeprefix("torch.")
+                    said.append(
                         f"The weights are {kind}, and so is the second moment of {title}: times {beta:g} it is rounded "
                         "back, so it grows and never shrinks, and steps get shorter. Use weights in float32 with "
                         "precision='bfloat16', or smaller betas, as in adamw(betas=[0.9, 0.95])."
-                    ]
-    return []
-
-
-def not_fused(optimizer: Optimizer) -> None:
-    """Take the plain step where torch's fused SGD does nothing: on a CPU, torch 2.13 leaves float16 and bfloat16
-    weights of 32 and more numbers as they are, without a word."""
-    for part in parts_of(optimizer):
-        for group in part.param_groups if isinstance(part, torch.optim.SGD) else ():
-            kinds = {(p.device.type, p.dtype) for p in group["params"]}
-            if group.get("fused") and kinds & {("cpu", torch.bfloat16), ("cpu", torch.float16)}:
-                group["fused"] = False
+                    )
+    return said[:1]
 
 
 def may_train(model: nn.Module, optimizer: Optimizer) -> list[nn.Parameter]:
@@ -295,7 +294,7 @@ def trainable(model: nn.Module) -> tuple[Parameters, list[str]]:
     notes = [
         f"The layers in a plain {kind} of the model, '{name}', are no part of it for torch: they are not trained, nor "
         "in its state_dict(); nn.ModuleList, nn.ModuleDict and nn.ParameterList hold such."
-        for name, kind in _unseen(model).items()
+        for name, kind in ({} if ready_made(model) else _unseen(model)).items()
     ]
     frozen = len(parameters) - len(found)
     left = f"{frozen} of {len(parameters)} parameters are frozen and left out, also if they are thawed later"

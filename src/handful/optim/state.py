@@ -64,10 +64,7 @@ def pack(value: object, name: str, tensors: dict[str, Tensor]) -> object:
             items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
             return {kind: [pack(item, f"{name}.{index}", tensors) for index, item in enumerate(items)]}
         case deque():
-            return {
-                "deque": [pack(item, f"{name}.{i}", tensors) for i, item in enumerate(value)],
-                "most": value.maxlen,
-            }
+            return {"deque": [pack(item, f"{name}.{i}", tensors) for i, item in enumerate(value)], "most": value.maxlen}
         case np.ndarray() if value.dtype.kind in "biufc":
             return {"array": pack(torch.from_numpy(np.ascontiguousarray(value)), name, tensors)}
         case np.generic():

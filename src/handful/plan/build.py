@@ -1,6 +1,7 @@
 """From what the user gave to a Training ready to run: choices made with their reasons, mistakes reported early."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from handful.optim.rates import set_base
 from handful.plan import defaults as choose
 from handful.plan.asked import must_read
 from handful.plan.balance import calmer, evenness
-from handful.plan.config import OPTIONS, Config
+from handful.plan.config import Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
 from handful.plan.defaults import Chooser
 from handful.plan.dry_run import with_graph
@@ -69,7 +70,11 @@ def assemble(
     asked = given
     if resuming is not None:
         model, train, given = as_planned(model, train, given, resuming)
-    model, chooser = must_be_model(model), Chooser()
+    chooser = Chooser()
+    plainly: AbstractContextManager[None] = nullcontext()
+    if not isinstance(model, str):
+        model = as_given(must_be_model(model), chooser)
+        plainly = uncompiled(model)
     options = Config.of(given)
     must_read(asked)
     if options.training_step is not None:
@@ -77,10 +82,8 @@ def assemble(
     folder = RunFolder(Path(out)) if out is not None else None
     if folder and resuming is None and ranks.rank == 0:
         folder.claim(overwrite=options.overwrite)
-    if not isinstance(model, str):
-        model = as_given(model, chooser)
     try:
-        with uncompiled(model):
+        with plainly:
             t = _assemble(model, train, options, chooser, folder, resuming, measure, ranks, callbacks)
         if resuming is not None:
             t.plan = as_changed(resuming, t.plan.choices, asked)
@@ -108,7 +111,8 @@ def _assemble(
     objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)
     if resuming is None:
         show_rows(net, objective, data, options.seed)
-        start_from(net, options.init, data.pipeline, chooser)
+        if options.init is not None:
+            start_from(net, options.init, data.pipeline, chooser)
     batches, size = make_batches(data, options, chooser, device)
     options = choose.ridge(options, objective, data.pipeline, data.train, chooser)
     if options.sharding:
@@ -119,8 +123,7 @@ def _assemble(
         same_start(ranks, t.plan, t.objective.model, t.state.step, (t.state.average or {}).values())
         chooser.notes += one_copy(ranks, data.source, [batches, t.valid])
     if t.training_step is not None:
-        names = tuple(options.optimizer) if isinstance(options.optimizer, Mapping) else ()
-        measure, t.moved = False, moved_by_name(t, names)
+        measure, t.moved = False, moved_by_name(t, options.optimizer if isinstance(options.optimizer, Mapping) else ())
     elif chooser.choices["micro_batch"].status == "default" and t.state.batch > FEW_ROWS and (parts := in_parts(t)):
         t.state.micro_batch = chooser.put("micro_batch", parts)
     found = Decision()
@@ -311,7 +314,7 @@ def make_training(
 ) -> Training:  # fmt: skip
     """Optimizer, rates and stop rule; then all parts together; what is open has a provisional value: see `settle`."""
     net, loss, objective.source = objective.model, options.loss, data.train
-    note_what_is_fixed(options, chooser)
+    choose.what_is_fixed(options, chooser)
     calming = [calmer(data.pipeline, data.counts)]
     if options.lr == "auto" and options.training_step is None:
         calming.append(calmer_by_depth(net, partial(with_graph, objective, data)))
@@ -345,14 +348,6 @@ def make_training(
         parameters=may_train(net, optimizer),
         training_step=options.training_step,
     )
-
-
-def note_what_is_fixed(options: Config, chooser: Chooser) -> None:
-    """What nothing is measured for; the threads may be still."""
-    for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every", "on_nonfinite"):
-        if getattr(options, name) != OPTIONS[name].default:
-            chooser.set(name, getattr(options, name), "given")
-    choose.threads(options, chooser)
 
 
 def make_rules(

@@ -20,12 +20,12 @@ from handful.losses import metric
 from handful.models.base import Model
 from handful.models.plain import Linear
 from handful.optim import schedule
-from handful.optim.build import ADAMW_L2, set_base
+from handful.optim.build import ADAMW_L2
 from handful.optim.build import build as build_optimizer
 from handful.optim.initial_lr import ADAPTIVE, USUAL_BATCH, fans_in, times_the_epochs
 from handful.optim.parts import averages_itself, compares_losses, needs_closure, parts_of
-from handful.optim.rates import set_decay
-from handful.plan.config import Config
+from handful.optim.rates import set_base, set_decay
+from handful.plan.config import OPTIONS, Config
 from handful.report.words import say_seconds
 from handful.training.objective import Objective
 from handful.training.process.parallel import Ranks
@@ -81,13 +81,15 @@ def describe(value: object, status: Status, reason: str = "") -> Choice:
 
 def grows(asked: object) -> TypeGuard[schedule.grow_batch | str]:
     """Whether `batch` is schedule.grow_batch(...) or its text: then what it grows from is to be chosen."""
-    return isinstance(asked, schedule.grow_batch) or (
-        isinstance(asked, str) and asked.lstrip().startswith("grow_batch")
-    )
+    by_text = isinstance(asked, str) and asked.lstrip().startswith("grow_batch")
+    return by_text or isinstance(asked, schedule.grow_batch)
 
 
-def threads(options: Config, chooser: Chooser) -> None:
-    """The CPU threads of a step, as asked for, or torch's own until others are measured."""
+def what_is_fixed(options: Config, chooser: Chooser) -> None:
+    """What nothing is measured for; the threads may be still."""
+    for name in ("deterministic", "profile", "clip_norm", "clip_value", "save_every", "on_nonfinite"):
+        if getattr(options, name) != OPTIONS[name].default:
+            chooser.set(name, getattr(options, name), "given")
     if options.threads == "auto":
         chooser.set("threads", torch.get_num_threads(), "default", "torch's own setting")
         return
@@ -248,10 +250,8 @@ def schedule_of(options: Config, planned: int | None, optimizer: Optimizer, choo
     elif asked == "cosine" and compares_losses(optimizer):
         asked, why = "constant", "the optimizer looks for the length of each step itself"
     elif asked == "cosine" and planned is None:
-        asked, why = (
-            "constant",
-            "the stop rule sets no length, so the decay has no end point; with epochs(...) in it: cosine",
-        )
+        why = "the stop rule sets no length, so the decay has no end point; with epochs(...) in it: cosine"
+        asked = "constant"
     shape = schedule.as_schedule(asked)
     shape.bind(None if chooser.choices["lr"].status in RATE_IS_OPEN else float(optimizer.param_groups[0]["lr"]))
     status: Status = "default" if options.schedule == "cosine" else "given"
@@ -280,9 +280,8 @@ def ema(options: Config, net: nn.Module, optimizer: Optimizer, *, rows: int | No
     own = net.ema if isinstance(net, Model) else None
     if own is None and not few:
         return None
-    return Choice(
-        own or EMA, "default", "the weights' average over about 100 steps: steadier on few rows; ema=none: without"
-    )
+    why = "the weights' average over about 100 steps: steadier on few rows; ema=none: without"
+    return Choice(own or EMA, "default", why)
 
 
 def until(
@@ -302,7 +301,8 @@ def until(
         why = "fewer for more data, 10 to 40" + f", times {slower:.2g} for the rate and the batch" * (slower > 1)
         if len(fans_in(objective.model)) == 1 and LEAST_LEARNED // n > epochs:
             epochs, why = LEAST_LEARNED // n, f"{LEAST_LEARNED:,} examples for a single layer"
-        text, reason = f"epochs({epochs})", f"{epochs} epochs of {n:,} rows: {why}"
+        rule: stop.Rule = stop.epochs(epochs)
+        reason = f"{epochs} epochs of {n:,} rows: {why}"
         if pipeline.task == "regression" and n <= 10 * FEW_HELD and 0 < held <= FEW_HELD:
             reason += f"; {held} held-out rows are too few to tell that it should stop sooner"
         elif held:
@@ -310,12 +310,12 @@ def until(
             # An accuracy over few rows stands still while the loss still falls; an overfitting net's loss rises while
             # its accuracy still climbs. Only when neither moves is there nothing to wait for.
             watched: dict[str, Better] = {"valid_loss": "auto", score: better}
-            ways = {name: "" if way == "auto" else f", better='{way}'" for name, way in watched.items()}
-            text += " | " + " & ".join(f"plateau({patience}, score='{name}'{way})" for name, way in ways.items())
+            still = [stop.plateau(patience, score=name, better=way) for name, way in watched.items()]
+            rule |= still[0] if len(still) == 1 else still[0] & still[1]
             has = "has" if len(watched) == 1 else "have"
             reason += f"; or sooner, when {' and '.join(watched)} {has} not improved for {patience} evaluations"
-        chooser.set("until", text, "default", reason)
-        return stop.parse(text)
+        chooser.set("until", str(rule), "default", reason)
+        return rule
     rule = stop.as_rule(asked)
     chooser.put("until", in_words(rule, stop.parse, "given"))
     if (given := rule.time()) and (before := elapsed()) > BEFORE * given:

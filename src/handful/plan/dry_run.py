@@ -40,7 +40,7 @@ def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batc
     Raises HandfulError with the shapes that the model fails on.
     """
     try:
-        return quietly(model, lambda: forward(sample.on_tensors(torch.clone)))  # it may change them
+        return quietly(model, partial(forward, sample.on_tensors(torch.clone)))  # it may change them
     except HandfulError:
         raise
     except MISTAKES as error:
@@ -174,9 +174,9 @@ def makes_more(net: nn.Module, sample: Batch) -> bool:
     """Whether a model of Hugging Face's does more with its labels than to compare them with its scores: it decodes
     them, or shifts them, as they are the very ids that it is given."""
     y, ids = sample.columns.get("y"), sample.columns.get("input_ids", sample.columns.get("x"))
-    if not makes_loss(net) or not isinstance(y, Tensor) or y.is_floating_point():
+    if not makes_loss(net) or not torch.is_tensor(y) or y.is_floating_point():
         return False
-    same = isinstance(ids, Tensor) and ids.shape == y.shape and bool(((ids == y) | (y == IGNORED)).all())
+    same = torch.is_tensor(ids) and ids.shape == y.shape and bool(((ids == y) | (y == IGNORED)).all())
     return decodes(net) or (same and y.ndim > 1)
 
 
@@ -184,9 +184,9 @@ def only_its_own(net: nn.Module, sample: Batch, output: object) -> bool:
     """Whether the loss can only be the model's: of inputs alone, in its output; or of labels that are no class of each
     row or of each place of its scores."""
     y = sample.columns.get("y")
-    if not isinstance(y, Tensor):
-        return (isinstance(output, Tensor) and output.ndim == 0) or "loss" in dict(named_parts(output))
-    scored = isinstance(output, Tensor) and class_axis(tuple(output.shape), tuple(y.shape)) is not None
+    if not torch.is_tensor(y):
+        return (torch.is_tensor(output) and output.ndim == 0) or "loss" in dict(named_parts(output))
+    scored = torch.is_tensor(output) and class_axis(tuple(output.shape), tuple(y.shape)) is not None
     return makes_loss(net) and y.ndim > 1 and not y.is_floating_point() and not scored
 
 
@@ -236,7 +236,7 @@ def _mean(result: Tensor | tuple[Tensor, Tensor]) -> Tensor:
 
 def warn_of_distance(output: object, target: object) -> str | None:
     """A note where numbers to be predicted are far from a new model's outputs, which small steps may never reach."""
-    if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.numel() != target.numel():
+    if not torch.is_tensor(output) or not torch.is_tensor(target) or output.numel() != target.numel():
         return None
     y = wide(target).abs().mean().item()
     if not FAR * max(1.0, wide(output).abs().mean().item()) < y < math.inf:
@@ -250,12 +250,7 @@ def warn_of_distance(output: object, target: object) -> str | None:
 
 def warn_of_probabilities(output: object, loss_text: str) -> list[str]:
     """A note if the outputs look like probabilities where logits are wanted: a common and costly mistake."""
-    if (
-        isinstance(output, Tensor)
-        and output.ndim == 2
-        and output.shape[1] > 1
-        and loss_text.startswith("cross_entropy")
-    ):
+    if torch.is_tensor(output) and output.ndim == 2 and output.shape[1] > 1 and loss_text.startswith("cross_entropy"):
         o = output.float()
         if (o >= 0).all() and torch.allclose(o.sum(1), torch.ones(len(o)).to(o), atol=1e-4):
             return ["the model's outputs add up to 1 like probabilities; cross_entropy wants logits: no softmax"]
@@ -272,7 +267,7 @@ def quietly(model: nn.Module, call: Callable[[], T]) -> T:
 def _shapes(values: Mapping[str, object]) -> str:
     return ", ".join(
         f"{k}: {str(v.dtype).removeprefix('torch.')} {list(v.shape)}"
-        if isinstance(v, Tensor)
+        if torch.is_tensor(v)
         else f"{k}: {type(v).__name__}"
         for k, v in values.items()
     )
@@ -306,7 +301,7 @@ def link_by_slope(objective: Objective, batch: Batch, part: str) -> str | None:
     the targets themselves, put in its place, leave the loss without slope; None where none does."""
     output = objective.forward(batch)
     found, y = part_of(output, part), batch.columns.get("y")
-    if not isinstance(found, Tensor) or not isinstance(y, Tensor) or found.numel() != y.numel():
+    if not torch.is_tensor(found) or not torch.is_tensor(y) or found.numel() != y.numel():
         return None
     y = y.to(found).reshape(found.shape)
 
@@ -334,8 +329,7 @@ def _slope(objective: Objective, batch: Batch, output: object, part: object, at:
 def not_square(objective: Objective, output: object, y: object, data: Data) -> tuple[object, object]:
     """Output and target where scores of places tell which side is the classes: of rows that differ in length, one that
     is not as long as there are classes."""
-    target = data.pipeline.target
-    for row in range(min(len(data.train), _MOST_ROWS)) if target and None in target.shape else ():
+    for row in range(min(len(data.train), _MOST_ROWS)):
         if not torch.is_tensor(output) or output.ndim != 3 or output.shape[1] != output.shape[2]:
             break
         batch = objective.to_device(data.pipeline(data.train.take([row])))

@@ -56,18 +56,16 @@ def loss(
     if asked in (None, "auto"):
         text, reason = _loss_of_task(output, y, data.pipeline)
         function, _, notes = as_loss(text)
-        if isinstance(function, cross_entropy):
-            function = _softened(function, smoothing, class_weight, data, output)
-        elif smoothing or class_weight is not None:
-            raise HandfulError(_softens_no(text, data.pipeline))
+        if smoothing or class_weight is not None:
+            function = _softened(function, text, smoothing, class_weight, data, output)
         return function, Choice(text, "found", reason), notes
     asked = name_of(asked) or asked
     if asked == "cross_entropy":
         target = data.pipeline.target
-        if isinstance(output, Tensor) and output.ndim == 2 and target and target.classes and not target.dense:
+        if torch.is_tensor(output) and output.ndim == 2 and target and target.classes and not target.dense:
             _check_scores(output, len(target.classes))
         asked = "token_cross_entropy" if _behind_places(output, y) else asked
-        function = _softened(as_loss(asked)[0], smoothing, class_weight, data, output)
+        function = _softened(as_loss(asked)[0], asked, smoothing, class_weight, data, output)
         _check_kind(function, asked, output, data.pipeline)
         return function, Choice(asked, "given"), []
     if smoothing or class_weight is not None:
@@ -97,9 +95,10 @@ def _behind_places(output: object, y: object) -> bool:
 
 
 def _softened(
-    loss: LossFunction, smoothing: float, class_weight: ClassWeight, data: Data, output: object
+    loss: LossFunction, name: str, smoothing: float, class_weight: ClassWeight, data: Data, output: object
 ) -> LossFunction:
-    assert isinstance(loss, cross_entropy)
+    if not isinstance(loss, cross_entropy):
+        raise HandfulError(_softens_no(name, data.pipeline))
     scores = output.shape[-1 if loss.last else 1] if torch.is_tensor(output) and output.ndim > 1 else 0
     return replace(loss, label_smoothing=smoothing, class_weight=_weights(class_weight, data, scores))
 
@@ -125,7 +124,7 @@ def _check_kind(function: LossFunction, name: str, output: object, pipeline: Pip
                     "leave loss out, or pass task='classification' where each value is a class"
                 )
         case mse() | mae() | huber() | quantile() | poisson() if target:
-            if target.dense or not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] == 1:
+            if target.dense or not torch.is_tensor(output) or output.ndim != 2 or output.shape[1] == 1:
                 return
             if pipeline.task == "regression":
                 raise HandfulError(
@@ -233,7 +232,7 @@ def _loss_of_task(output: object, y: object, pipeline: Pipeline) -> tuple[str, s
     if several := pipeline.several:
         return _loss_of_several(output, y, pipeline, several)
     output = ctc.only_valid(output) if task == "sequence" else output
-    if not isinstance(output, Tensor):
+    if not torch.is_tensor(output):
         way = OWN_LOSS if tensors_in(output) else "let its forward return a Tensor"
         raise HandfulError(f"the model returns {type(output).__name__}, so its loss cannot be guessed; {way}")
     classes = len(pipeline.classes or ())

@@ -20,7 +20,7 @@ from handful.losses.left_out import FORMS, Summed, link_of
 from handful.losses.loss import Counted, LossFunction, as_loss, unknown
 from handful.losses.loss import model as of_model
 from handful.losses.outputs import losses_in, part_of, scores_in
-from handful.models.base import Model
+from handful.models.base import Model, ready_made
 from handful.models.wrapped import SHARED, compile_calls, is_compiled, unwrapped
 from handful.plan import dry_run, losses, row_by_row
 from handful.plan.balance import mean_weight, uneven
@@ -54,6 +54,11 @@ def as_given(model: nn.Module, chooser: Chooser) -> nn.Module:
         chooser.notes.append(f"the module inside {type(model).__name__} is trained: its gradients are added up here")
     if is_compiled(net):
         chooser.set("compile", True, "found", "the model came so; what is tried and measured before is not")
+    if layers := still_layers(net):
+        chooser.notes.append(
+            f"In evaluation mode throughout, as their weights are frozen: {some(layers)} ({len(layers)} of batch "
+            "normalisation)."
+        )
     return net
 
 
@@ -109,7 +114,6 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
     net.begin(batch.columns["x"])
 
 
-@part("making the model")
 def weights_at(init: object) -> Path:
     """The path of weights to start from; HandfulError where there are none, or a pickle."""
     if not isinstance(init, str | PathLike):
@@ -128,16 +132,10 @@ def weights_at(init: object) -> Path:
     return path
 
 
-def start_from(net: nn.Module, init: str | PathLike[str] | None, here: Pipeline, chooser: Chooser) -> None:
-    """Give the model those weights of a file or a run that fit its own by name and shape, and say what did not, what a
-    run's were learned with that is not so here, and which layers are still."""
-    if layers := still_layers(net):
-        chooser.notes.append(
-            f"In evaluation mode throughout, as their weights are frozen: {some(layers)} ({len(layers)} of batch "
-            "normalisation)."
-        )
-    if init is None:
-        return
+@part("making the model")
+def start_from(net: nn.Module, init: str | PathLike[str], here: Pipeline, chooser: Chooser) -> None:
+    """Give the model those weights of a file or a run that fit its own by name and shape, and say what did not, and
+    what a run's were learned with that is not so here."""
     path, own = weights_at(init), net.state_dict()
     run = RunFolder(path) if path.is_dir() else None
     found = run.kept_weights()[0] if run else read_tensors(path)
@@ -219,7 +217,9 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
         data.pipeline = losses.of_any_id(data.pipeline.resolve_task(output))
         objective.takes(data.pipeline, data.train.columns.values())
         chooser.set("task", data.pipeline.task, "found")
-    places = dry_run.not_square(objective, output, sample.columns.get("y"), data)
+    places: tuple[object, object] = output, sample.columns.get("y")
+    if data.pipeline.target and None in data.pipeline.target.shape:
+        places = dry_run.not_square(objective, *places, data)
     loss, choice, notes = losses.loss(asked, *places, data, options.label_smoothing, options.class_weight)
     chooser.choices |= losses.softening(loss, options.class_weight)
     note_loss(objective, choice, asked != options.loss, output, sample, chooser)
@@ -241,8 +241,8 @@ def scored(objective: Objective, data: Data, options: Config, chooser: Chooser) 
         losses.place_numbers(objective, data, seen, sample, chooser)
     if objective.of_probabilities:
         data.pipeline = data.pipeline.of_probabilities()
-    sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
-    if not in_training:
+    if not in_training and (data.own_model or (options.loss, options.metrics) != ("auto", "auto")):
+        sample = objective.to_device(data.pipeline(data.train.take(rows)))  # its target may be settled now
         dry_run.loss_of(objective, sample, str(chooser.choices["loss"].value), own=callable(options.loss))
     settle(objective, data, options, chooser, some, tried, own=own)
 
@@ -291,10 +291,10 @@ def note_loss(
         )
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
     model = objective.model
-    if not (type(model).__module__.startswith("handful.") or is_by_row(model)):  # of these it is known
+    if not (ready_made(model) or is_by_row(model)):  # of these it is known
         chooser.notes += dry_run.without_target(objective, sample)
         chooser.notes += row_by_row.called_again(objective, sample, output)
-    if not type(model).__module__.startswith("handful."):
+    if not ready_made(model):
         chooser.notes += dry_run.warn_of_probabilities(output, str(choice.value))
     if objective.whole and not torch.is_tensor(output):
         chooser.set("output", "whole", "found", "the loss takes all that the model returns")
@@ -356,7 +356,7 @@ def find_prediction(
 def note_form(objective: Objective, batch: Batch, chooser: Chooser) -> None:
     """Find out whether a loss of the caller's own is a mean over rows, so that it can be computed in parts."""
     form, y = loss_form(objective, batch), batch.columns.get("y")
-    if form.coupling and objective.of_model and isinstance(y, Tensor) and y.ndim > 1 and not y.is_floating_point():
+    if form.coupling and objective.of_model and torch.is_tensor(y) and y.ndim > 1 and not y.is_floating_point():
         own = objective.loss
         for name in list(FORMS)[1:]:
             objective.minimise(FORMS[name](own), objective.metrics, objective.scale)

@@ -90,7 +90,6 @@ def _changed_by_a_call(objective: Objective, batch: Batch) -> str | None:
     return f"the model changes {some(list(dict.fromkeys(names)))} at each call in training mode" if names else None
 
 
-@stopwatch.part(TRIED)
 def rows_at_once(options: Config, objective: Objective, chooser: Chooser) -> int | None:
     """Rows of a mini-batch whose loss is computed at once; None for all of them."""
     if objective.coupling:
@@ -104,6 +103,7 @@ def rows_at_once(options: Config, objective: Objective, chooser: Chooser) -> int
     return micro
 
 
+@stopwatch.part(TRIED)
 def beside(objective: Objective, data: Data, count: int) -> list[str]:
     """That what the model gives for a row depends on the rows beside it, in evaluation mode, in words; nothing where it
     does not, or where that cannot be told, as of one that draws random numbers. count: of the rows that are tried."""

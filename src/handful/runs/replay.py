@@ -16,7 +16,7 @@ from handful.base.errors import shown as escaped
 from handful.base.keys import left_alone
 from handful.base.plan import Row
 from handful.data.base import Batch
-from handful.optim.build import set_base
+from handful.optim.rates import set_base
 from handful.report.document import Page, Part, Section, picture_grid, sound_list, table_html, tiles
 from handful.report.tables import Grid, print_table
 from handful.report.words import say_count, say_number, say_value_of

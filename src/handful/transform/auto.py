@@ -343,7 +343,8 @@ def looks_like_id(name: str, look: Batch, column: Column) -> bool:
         return index or (column.kind == "text" and len(set(look.strings(name))) == n)
     value, few = look.tensor(name), FEW_VALUES if column.kind == "number" else n // 2
     fewest = min(n, few + 1) if index else n
-    return bool((value == value.round()).all()) and len(torch.unique(value)) >= fewest
+    whole = not value.is_floating_point() or bool((value == value.round()).all())
+    return whole and len(torch.unique(value)) >= fewest
 
 
 def words_per_row(texts: Sequence[str]) -> float:

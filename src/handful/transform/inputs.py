@@ -144,12 +144,12 @@ class TableInput:
 
     def matrix(self, batch: Batch) -> Tensor:
         """The numbers as they are, float64 [m, features]."""
-        parts = [_flat(batch.tensor(name)).to(torch.float64) for name in self.numbers]
+        parts = [batch.tensor(name).unsqueeze(1).flatten(1).to(torch.float64) for name in self.numbers]
         return torch.cat(parts, dim=1) if parts else self._none(batch).to(torch.float64)
 
     def _none(self, batch: Batch) -> Tensor:
         """No numbers: int64 [m, 0]."""
-        return _flat(batch.tensor(self.uses[0]))[:, :0].to(torch.int64)
+        return torch.empty(len(batch), 0, dtype=torch.int64, device=batch.tensor(self.uses[0]).device)
 
     def fit(self, read: Read, columns: Columns, head: Batch) -> Self:
         """Fitted on the training rows, in one pass for the usual steps, one more for every other step."""
@@ -199,17 +199,14 @@ class TableInput:
 
     def __call__(self, batch: Batch, columns: Columns) -> dict[str, Value]:
         numbers = self.dense(batch)
-        ids = [self._ids(batch, name, columns[name], e) for name, e in zip(self.categories, self.encoders)]
+        ids = []
+        for name, e in zip(self.categories, self.encoders):
+            value, known = batch[name], columns[name].classes
+            ids.append(e(strings(value, columns[name])) if known is None else e.recode(batch.tensor(name), known))
         if self.layout == "split":
             return {"numbers": numbers, "categories": torch.stack(ids, 1) if ids else self._none(batch)}
         hot = [torch.nn.functional.one_hot(i, e.size)[:, 1:].to(torch.float32) for i, e in zip(ids, self.encoders)]
         return {"x": torch.cat([numbers, *hot], dim=1)}
-
-    @staticmethod
-    def _ids(batch: Batch, name: str, column: Column, encoder: Categories) -> Tensor:
-        if column.classes is not None:
-            return encoder.recode(batch.tensor(name), column.classes)
-        return encoder(strings(batch[name], column))
 
     def info(self) -> Inputs:
         """What a model needs to know."""
@@ -257,11 +254,6 @@ class NamedInputs:
         """Sentences on what was fitted."""
         own = [f"{name}: {note}" for name, part in self.parts.items() for note in part.notes()]
         return [f"The model gets its inputs by name: {', '.join(self.parts)}.", *own]
-
-
-def _flat(x: Tensor) -> Tensor:
-    """[m, ...] as [m, numbers per row]."""
-    return x.unsqueeze(1).flatten(1)
 
 
 Input = SingleInput | TableInput | NamedInputs

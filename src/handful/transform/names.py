@@ -76,7 +76,8 @@ def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str,
     Ranks of a target of numbers are compared, 0 and 1 for each class of others. Of real tables' other columns, a weight
     that each of some patients has in many rows looks the same.
     """
-    asked = [name for name in source.inputs if name not in keep and _whole(name, source.columns[name])]
+    maybe = (name for name in source.inputs if name not in keep and (ID_NAME.search(name) or _MAYBE.search(name)))
+    asked = [name for name in maybe if _whole(name, source.columns[name])]
     goal = source.columns[source.target] if source.target else None
     if not asked or goal is None or goal.varies or goal.kind not in ("number", "category", "tensor"):
         return {}, []
@@ -91,7 +92,7 @@ def names_in(source: Source, keep: Sequence[str | None] = ()) -> tuple[dict[str,
         fewest = TWICE if called else ROWS_OF_EACH
         if not kept.any() or (x[kept] % 1 != 0).any() or different * fewest > kept.sum() or different <= 2 * called:
             continue
-        if not called and not (_MAYBE.search(name) and scattered(x[kept], y[kept])):
+        if not called and not scattered(x[kept], y[kept]):
             continue
         parts = [np.unique(batch.tensor(name).numpy()) for batch in chunks_of(source, [name])]
         values = np.unique(np.concatenate(parts))

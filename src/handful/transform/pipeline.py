@@ -291,7 +291,8 @@ class Pipeline:
         if any(step.varies for part in parts.values() for step in part.steps):
             return None
         ragged = {name for name, part in parts.items() if None in part.shape}
-        return cache(source, self.on(source), ragged | ({"y"} if self.task == "sequence" else set()), at_most)
+        adapted = self if self.source is source and self.with_target else self.on(source)
+        return cache(source, adapted, ragged | ({"y"} if self.task == "sequence" else set()), at_most)
 
     def to_dict(self) -> tuple[dict[str, Json], dict[str, Tensor]]:
         """All of it as a JSON-able dict and named Tensors; `from_dict` restores it bit for bit."""

@@ -208,7 +208,10 @@ class TrainingRows:
                 self._look(batch)
         if self.target is None:
             return None
-        if task is None and self._transcripts():
+        column = self.source.columns[self.target.name]
+        many = len(column.classes or ()) > max(20, len(self.source) ** 0.5)
+        sound = [self.source.columns[name].kind for name in self.inputs] == ["audio"]
+        if task is None and sound and (many or column.kind == "text"):  # which is to become free text
             task = "sequence"
             self.notes.append(f"'{self.target.name}' is the text of each sound: its characters are to be recognised.")
         found = self.target.decide(
@@ -216,10 +219,3 @@ class TrainingRows:
         )
         self.notes += self.target.notes
         return found
-
-    def _transcripts(self) -> bool:
-        """Whether sound is to become free text."""
-        if self.source.target is None or [self.source.columns[name].kind for name in self.inputs] != ["audio"]:
-            return False
-        column = self.source.columns[self.source.target]
-        return column.kind == "text" or len(column.classes or ()) > max(20, len(self.source) ** 0.5)

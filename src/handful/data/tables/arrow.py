@@ -108,12 +108,13 @@ def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: lis
     """The same of a table that `plain` made."""
     names = list(table.column_names)
     check_names([*names, *extra], o.name)
-    o, keep = target_and_columns(o, [*names, *extra], index_columns(table.schema), said)
+    told = table.schema if table.schema.metadata else None
+    o, keep = target_and_columns(o, [*names, *extra], index_columns(told) if told else (), said)
     o = o if o.schema else replace(o, untyped=untyped(table.columns))
     if table.num_rows == 0:
         what = "predict or score" if o.schema else "learn from"
         raise HandfulError(f"{o.name} has column names but 0 rows: there is nothing to {what}")
-    classes = class_names(table.schema)
+    classes = class_names(told) if told else {}
     stored: dict[str, Stored] = {}
     for key, column in zip(names, table.columns, strict=True):
         if key in keep:
@@ -122,7 +123,7 @@ def _open_plain(table: pa.Table, o: Options, extra: dict[str, Stored], said: lis
                 check_usable(key, o, said)
             else:
                 stored[key] = found
-    if not extra:
+    if not extra and stored.keys() <= {o.target}:
         alone = texts_alone({key: table[key] for key in keep}, stored, o, said)
         stored |= {key: apply(key, table[key], column, o, said) for key, column in alone.items()}
     stored.update({key: value for key, value in extra.items() if key in keep})

@@ -271,7 +271,7 @@ def _decide_text(key: str, stats: ColumnStats, texts: Texts, o: Options, notes: 
     told = stats.rows - stats.nulls - texts.marks.total()
     different = np.inf if count is None else count - len([mark for mark in texts.marks if mark.strip()])
     known = StringStats(stats.rows, told, different, tuple(texts.marks), texts.readings)
-    written = written_as(key, known, o, notes) if told else None
+    written = written_as(key, known, o, notes) if any(one.rows for one in texts.readings.values()) else None
     if written is not None:
         kept = distinct if not is_input and count is not None and count <= MOST_LABELS else None
         words = None if kept is None else tuple(kept["text"].to_pylist())

@@ -16,14 +16,7 @@ from handful.data.options import Options
 from handful.data.tables.arrow import check_names, open_table
 from handful.data.tables.cells.dialect import trained_dialect
 from handful.data.tables.cells.strings import parse_cells, typed
-from handful.data.tables.files import (
-    TABLES,
-    TableBlock,
-    ending,
-    read_blocks,
-    read_zipped,
-    table_dialect,
-)
+from handful.data.tables.files import TABLES, TableBlock, ending, read_blocks, read_zipped, table_dialect
 from handful.data.tables.types import join_types
 
 _OF_DATASETS = {"state.json", "dataset_info.json"}

@@ -13,7 +13,8 @@ from handful.data.gather import Array, offsets_of
 from handful.data.media.items import kind_of
 
 TEXT, BYTES = pa.large_string(), pa.large_binary()
-_PLAIN = {TEXT, pa.float64(), pa.int64(), pa.bool_()}
+_PLAIN = {TEXT, pa.float64(), pa.int64(), pa.bool_(), pa.date32(), pa.timestamp("s"), pa.timestamp("ns")}
+_SIMPLE = {*_PLAIN, pa.string()}  # nothing lies inside
 _MOST_KEYS = 1000  # of maps, that become columns
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
@@ -97,6 +98,10 @@ def plain(table: pa.Table, known: Collection[str] = ()) -> pa.Table:
     names: list[str] = []
     columns: list[pa.ChunkedArray] = []
     for field, column in zip(table.schema, table.columns, strict=True):
+        if column.type in _SIMPLE and not field.metadata:
+            names.append(str(field.name))
+            columns.append(plain_column(column))
+            continue
         freq = json.loads((field.metadata or {}).get(b"ARROW:extension:metadata") or b"{}").get("freq")
         if freq and pa.types.is_int64(column.type):  # a period, where pandas is not there to say so
             column = _starts(column, freq)
@@ -149,6 +154,8 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if kind in _PLAIN:
         return column
+    if t.is_string(kind) or t.is_string_view(kind):
+        return column.cast(TEXT)
     if _extension(kind) == "pandas.period":
         return _starts(_storage(column), kind.freq)
     if _extension(kind) == "pandas.interval":
@@ -173,8 +180,6 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if t.is_dictionary(kind):
         values = plain_column(pa.chunked_array([], kind.value_type)).type
         return column.cast(pa.dictionary(pa.int32(), TEXT, kind.ordered) if values == TEXT else kind.value_type)
-    if t.is_string(kind) or t.is_string_view(kind):
-        return column.cast(TEXT)
     if t.is_binary(kind) or t.is_large_binary(kind) or t.is_fixed_size_binary(kind) or t.is_binary_view(kind):
         return _as_told(column.cast(BYTES))
     return column

@@ -60,11 +60,13 @@ def convert(
 
     names: of the classes that its whole numbers stand for.
     """
-    column, wanted = _exactly(key, plain_column(column), o, notes), o.schema.get(key)
+    column, wanted = plain_column(column), o.schema.get(key)
+    if whole(column.type):
+        column = _exactly(key, column, o, notes)
     if is_text(column.type) and key != o.target and (wanted is None or wanted.kind in MEDIA):
-        named = _named_files(key, column, o, notes)
-        if named is not None:
-            return named
+        named = media_named(column)
+        if named is not None and (stored := _named_files(key, column, named, o, notes)):
+            return stored
     if wanted is None or (wanted.kind == "category" and wanted.classes is None and is_text(column.type)):
         stats = column_stats(key, column, o)
         stats.names = names
@@ -75,24 +77,21 @@ def convert(
 
 def _exactly(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]) -> pa.ChunkedArray:
     """Whole numbers too long for a float as text where they are names, the others of them from 2^63 on as floats."""
-    trained, wide = o.schema.get(key), column.type == pa.uint64() and (pc.max(column).as_py() or 0) >= 2**63
-    if trained is None and ((wide and key == o.target) or _are_names(key, column, o)):
+    ends, trained = pc.min_max(column).as_py(), o.schema.get(key)
+    if max(abs(ends["min"] or 0), abs(ends["max"] or 0)) <= EXACT:
+        return column
+    wide = column.type == pa.uint64() and ends["max"] >= 2**63
+    named = wide
+    if key != o.target or pa.types.is_decimal(column.type):
+        there = pc.unique(column).drop_null()
+        named = are_long(key, ends["min"], ends["max"]) and are_names(there, len(column) - column.null_count)
+    if trained is None and named:
         notes.append(LONG_NAMES.format(key))
         return column.cast(TEXT)
     if not wide or (trained is not None and trained.kind != "number"):
         return column
     notes.append(LONG_AMOUNTS.format(key))
     return column.cast(pa.float64(), safe=False)
-
-
-def _are_names(key: str, column: pa.ChunkedArray, o: Options) -> bool:
-    if not whole(column.type) or (key == o.target and not pa.types.is_decimal(column.type)):
-        return False
-    ends = pc.min_max(column).as_py()
-    if not are_long(key, ends["min"], ends["max"]):
-        return False
-    distinct = pc.unique(column).drop_null()
-    return are_names(distinct, len(column) - column.null_count)
 
 
 def are_long(key: str, least: float | None, most: float | None) -> bool:
@@ -315,11 +314,8 @@ def media_named(column: pa.ChunkedArray) -> Column | None:
     return Column("audio", "float32", (None,)) if sounds else None
 
 
-def _named_files(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]) -> Stored | None:
+def _named_files(key: str, column: pa.ChunkedArray, named: Column, o: Options, notes: list[str]) -> Stored | None:
     """Pictures or sounds of which a table holds the files' names, relative to its own folder or to where we are."""
-    named = media_named(column)
-    if named is None:
-        return None
     names = column.cast(TEXT).to_pylist()
     some = [name for name in names[:64] if name and Path(name).suffix.lower() in IMAGES | SOUNDS]
     here = Path(o.where) if o.where and "://" not in o.where else None

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from handful.base.errors import HandfulError
 from handful.base.plan import Choice, Status
 from handful.base.stopwatch import part
-from handful.optim.build import rescale, set_base
 from handful.optim.initial_lr import UPDATES, USUAL_BATCH
+from handful.optim.rates import rescale, set_base
 from handful.optim.schedule import from_torch
 from handful.plan.probe.batch_growth import GAIN, growth
 from handful.plan.probe.decision import (

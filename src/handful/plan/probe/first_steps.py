@@ -7,18 +7,9 @@ import torch
 
 from handful.base.plan import Choice
 from handful.base.stopwatch import part
-from handful.optim.build import gain, set_base
 from handful.optim.initial_lr import learned_rate, rate_of_shapes
-from handful.plan.probe.decision import (
-    NOISE,
-    SHARE,
-    TIMING,
-    USUAL_NOISE,
-    WARM,
-    Decision,
-    base_rate,
-    raced_examples,
-)
+from handful.optim.rates import gain, set_base
+from handful.plan.probe.decision import NOISE, SHARE, TIMING, USUAL_NOISE, WARM, Decision, base_rate, raced_examples
 from handful.plan.probe.lr_race import FURTHER, LOSERS, Race, race, standard_error
 from handful.plan.probe.steps import Snapshot, train
 from handful.report.words import say_number

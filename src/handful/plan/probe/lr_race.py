@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from handful.base.machine import wide
-from handful.optim.build import set_base
+from handful.optim.rates import set_base
 from handful.plan.probe.noise_scale import student
 from handful.plan.probe.steps import FAILED, Snapshot, train
 from handful.training.special.coupling import training_mode

@@ -42,7 +42,7 @@ def place_nested(several: Several | None, batch: Batch, device: torch.device, dt
     """`Objective.to_device` where columns hold Tensors inside dicts and lists: of a collate function's, or of several
     targets, which are told apart here."""
     columns: dict[str, Any] = dict(batch.columns)
-    if several is not None and isinstance(y := columns.get("y"), Tensor):
+    if several is not None and torch.is_tensor(y := columns.get("y")):
         columns["y"] = several.apart(y)
 
     def move(value: Tensor) -> Tensor:
@@ -243,7 +243,7 @@ def row_losses(model: nn.Module, loss: LossFunction, *, by_row: bool = False) ->
 
     def usual(output: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         target, weight = batch.columns.get("y"), batch.columns.get("weight")
-        ids = isinstance(target, Tensor) and target.ndim == 1 and not target.is_floating_point()
+        ids = torch.is_tensor(target) and target.ndim == 1 and not target.is_floating_point()
         if ids and entropy is not None and weight is None:  # in one pass, 2: the sum
             each = None if entropy.class_weight is None else beside(output, entropy.class_weight)
             log_p = F.log_softmax(output, dim=1)
@@ -275,7 +275,7 @@ def added_up(
     >>> added_up(torch.tensor([1.0, 3.0]), 2, torch.tensor([1.0, 0.5]))[:2]
     (tensor(2.5000), tensor(1.5000))
     """
-    assert row_weight is None or isinstance(row_weight, Tensor)
+    assert row_weight is None or torch.is_tensor(row_weight)
     if isinstance(result, tuple):
         values, weights = result
         if values.ndim == 0:
@@ -285,7 +285,7 @@ def added_up(
             shaped = row_weight.reshape(-1, *[1] * (values.ndim - 1))
             values, weights = values * shaped, weights * shaped
         return values.sum(), weights.sum(), values
-    if not isinstance(result, Tensor):
+    if not torch.is_tensor(result):
         raise HandfulError(f"the loss must return a Tensor or a pair of Tensors, not {type(result).__name__}")
     if result.ndim == 0:
         _no_row_weights(row_weight)
@@ -359,7 +359,7 @@ def viewing(
     parted = bool(part) or not torch.is_tensor(output)
     seen = ctc.only_valid(part_of(output, part)) if parted else output
     target = batch.columns.get("y")
-    if not isinstance(seen, Tensor) or not isinstance(target, Tensor):
+    if not torch.is_tensor(seen) or not torch.is_tensor(target):
         return lambda output, batch: None
     ignored = ignored_id(loss) if target.ndim > 1 else None
     members = isinstance(model, Model) and model.members > 1
@@ -368,7 +368,7 @@ def viewing(
 
     def view(output: object, batch: Batch) -> Seen | None:
         seen, target = ctc.only_valid(part_of(output, part)) if parted else output, batch.columns["y"]
-        if not (isinstance(seen, Tensor) and isinstance(target, Tensor)):  # of a model that gives several in training
+        if not (torch.is_tensor(seen) and torch.is_tensor(target)):  # of a model that gives several in training
             return None
         seen, weight = seen.detach(), batch.columns.get("weight")
         if members and len(seen) != len(target):
@@ -379,7 +379,7 @@ def viewing(
             seen, target = seen if logits else seen.double() * std + mean, target.double() * std + mean
         if ignored not in (None, IGNORED):
             target = torch.where(target == ignored, IGNORED, target)
-        assert weight is None or isinstance(weight, Tensor)
+        assert weight is None or torch.is_tensor(weight)
         return seen, target, weight
 
     return view

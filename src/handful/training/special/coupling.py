@@ -144,7 +144,7 @@ def _disturbed(model: nn.Module, seen: Sequence[Batch]) -> Iterator[None]:
     """The model as if the biases of its layers were others, and others in each row of what it is given."""
 
     def add(layer: nn.Module, given: object, output: object) -> object:
-        if not isinstance(output, Tensor) or not output.is_floating_point():
+        if not torch.is_tensor(output) or not output.is_floating_point():
             return output
         places = len(getattr(layer, "kernel_size", ()))  # of a convolution, which are behind its channels
         size = output.shape[output.ndim - places - 1]

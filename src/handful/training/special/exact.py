@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -158,15 +159,7 @@ def again(of: ExactGradient, optimizer: Optimizer) -> Closure | None:
 
 
 def gradient_that_fits(
-    objective: Objective,
-    batch: Batch,
-    micro_batch: int | None,
-    ranks: Ranks = ALONE,
-    *,
-    seed: int = 0,
-    step: int = 0,
+    objective: Objective, batch: Batch, micro_batch: int | None, ranks: Ranks = ALONE, *, seed: int = 0, step: int = 0
 ) -> tuple[ExactGradient, int | None]:
     """`exact_gradient`, and again in smaller parts where memory runs out; and the micro-batch that fitted."""
-    return in_parts_that_fit(
-        micro_batch, lambda part: exact_gradient(objective, batch, part, ranks, seed=seed, step=step)
-    )
+    return in_parts_that_fit(micro_batch, partial(exact_gradient, objective, batch, ranks=ranks, seed=seed, step=step))

@@ -3,7 +3,7 @@
 Order, parts of a mini-batch, schedules, penalties, checkpoints, stop rules and the history stay as for any other run.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import count
 from math import prod
@@ -15,7 +15,7 @@ from handful.base.errors import HandfulError, StepError, did_you_mean
 from handful.base.keys import IN_TURN, key
 from handful.base.machine import wide
 from handful.data.base import Batch
-from handful.optim.fused import Moved, stepper_of
+from handful.optim.fused import Moved, stepper
 from handful.optim.parts import by_pattern, parts_of, trainable
 from handful.training.loop import StepByStep
 from handful.training.objective import LossSums, Objective
@@ -168,7 +168,7 @@ class ByHand(StepByStep):
                 state.step += 1
 
 
-def moved_by_name(t: Training, names: Sequence[str]) -> dict[str | None, Moved]:
+def moved_by_name(t: Training, names: Collection[str]) -> dict[str | None, Moved]:
     """What each optimizer moves, by the names they were given; all of them as one under None."""
     found: dict[str | None, Moved] = {None: Moved(t.parameters, t.decayed, t.move)}
     parameters = trainable(t.objective.model)[0]
@@ -177,7 +177,7 @@ def moved_by_name(t: Training, names: Sequence[str]) -> dict[str | None, Moved]:
         mine = [p for name, p in parameters.items() if fitting[name] == pattern]
         ids = set(map(id, mine))
         own = [o for o in parts_of(t.state.optimizer) if ids & {id(p) for g in o.param_groups for p in g["params"]}]
-        found[pattern] = Moved(mine, [p for p in mine if p.ndim > 1], stepper_of(own))
+        found[pattern] = Moved(mine, [p for p in mine if p.ndim > 1], stepper(*own))
     return found
 
 

@@ -172,7 +172,7 @@ def non_finite(
             "the weights themselves are not finite since an update before it; a smaller lr, clip_norm or "
             "on_nonfinite='rollback' may help"
         )
-    elif isinstance(target, Tensor) and bool((target == IGNORED).all()):
+    elif torch.is_tensor(target) and bool((target == IGNORED).all()):
         cause = (
             f"all its targets are {IGNORED}, of which a loss that returns one number has no mean: let it return values"
         )

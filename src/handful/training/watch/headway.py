@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from handful.base.plan import Choice, Progress
-from handful.optim.build import set_base
+from handful.optim.rates import set_base
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch.record import crossed
 

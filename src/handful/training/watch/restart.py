@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from handful.base.plan import Progress, Row
-from handful.optim.build import set_base
 from handful.optim.parts import averages_itself, decoupled
-from handful.optim.rates import set_decay
+from handful.optim.rates import set_base, set_decay
 from handful.training.training import RATE_IS_OPEN, Training
 from handful.training.watch.headway import is_usual
 from handful.training.watch.weights import Weights, load_weights

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from handful.base.errors import HandfulError
 from handful.base.plan import Row
-from handful.optim.build import load_state, state_tensors
 from handful.optim.parts import averages_itself
-from handful.optim.state import order, put_in_order
+from handful.optim.state import load_state, order, put_in_order, state_tensors
 from handful.training.state import Best, Kept, State
 from handful.training.watch.evaluation import evaluated
 from handful.training.watch.history import Window

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from handful.base.errors import HandfulError, brief, some
 from handful.base.machine import in_bytes
 from handful.base.shards import as_shared, is_shard
+from handful.models.base import is_ours, ready_made
 from handful.optim.state import GENERATORS, draw_from, pack, unpack
 
 Weights = dict[str, Tensor]
@@ -88,23 +89,10 @@ def _parts(model: nn.Module) -> list[object]:
     return [name for name, _ in named] + [key for hooks in hooked for key in hooks]
 
 
-def _loads_plainly(module: nn.Module) -> bool:
-    """Whether to load it is to copy tensors, as far as the module itself goes."""
-    kind, ways = type(module), (nn.Module.load_state_dict, nn.Module._load_from_state_dict)
-    hooks = module._load_state_dict_pre_hooks or module._load_state_dict_post_hooks
-    return not hooks and (kind.load_state_dict, kind._load_from_state_dict) == ways
-
-
 def load_weights(model: nn.Module, weights: Weights) -> None:
     """Put parameters and buffers into the model, of which a buffer may have grown; HandfulError, and the model is as it
     was, when they belong to another model."""
     told = model.state_dict()
-    if told and told.keys() == weights.keys() and all(map(_loads_plainly, model.modules())):
-        alike = (type(held) is Tensor and held.shape == weights[name].shape for name, held in told.items())
-        if all(alike):
-            with torch.no_grad():
-                torch._foreach_copy_([*told.values()], [weights[name] for name in told])
-            return
     own = {name: held for name, held in told.items() if isinstance(held, Tensor)}
     lazy = any(map(nn.parameter.is_lazy, own.values()))  # they take the weights' shapes
     unlike = lazy or own.keys() != weights.keys() or any(v.shape != weights[k].shape for k, v in own.items())
@@ -144,7 +132,7 @@ def _places(model: nn.Module, at: str = "", known: set[int] | None = None) -> di
         if isinstance(module, torch.jit.ScriptModule):
             continue
         at = f"{prefix}." if prefix else ""
-        ours = type(module).__module__.startswith("handful.")  # whose buffers aside are made as the model is
+        ours = is_ours(module)  # whose buffers aside are made as the model is
         aside: Iterable[str] = () if ours else module._non_persistent_buffers_set
         if hidden:
             found |= {at + name: (module._parameters, name) for name in module._parameters}
@@ -168,12 +156,19 @@ def _held(model: nn.Module, loss: object) -> dict[str, tuple[dict[str, Any], str
     )
 
 
+def _weights_alone(model: nn.Module, loss: object) -> bool:
+    """Whether nothing is held beside weights and buffers: by a ready-made model, without a loss of the caller's."""
+    return ready_made(model) and not isinstance(loss, nn.Module)
+
+
 def beside(model: nn.Module, loss: object = None) -> tuple[dict[str, object], dict[str, Tensor]]:
     """What a model holds that no weights file does, packed by name: numbers, lists, generators, Tensors in attributes,
     see `pack`; and all that the caller's loss does. What is made of the model's weights, has a gradient to pass on, has
     no numbers, or is larger than MOST numbers is left out."""
     forms: dict[str, object] = {}
     tensors: dict[str, Tensor] = {}
+    if _weights_alone(model, loss):
+        return forms, tensors
     told = model.state_dict()
     values = {name: holder[key] for name, (holder, key) in _held(model, loss).items()}
     values |= {n: v for n, v in told.items() if not isinstance(v, Tensor)}
@@ -249,6 +244,8 @@ def as_now(model: nn.Module, loss: object = None) -> Callable[[], None]:
     """Keep what `beside` finds; a call of the result puts back what has changed since, and takes away what came since,
     any number of times. A model that was built, or given hooks, since stays as it is: it holds something by which it
     knows."""
+    if _weights_alone(model, loss):
+        return lambda: None
     forms, tensors = beside(model, loss)
     first, places, parts = _marks(forms, tensors), _held(model, loss).keys(), _parts(model)
     tensors = {name: value.clone() for name, value in tensors.items()}

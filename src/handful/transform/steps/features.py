@@ -106,7 +106,8 @@ def _tail(x: NDArray[np.float64], far: float) -> tuple[float, float] | None:
     low, median, high = np.quantile(x, [0.25, 0.5, 0.75])
     off = np.abs(x - median)
     spread = (high - low) / 1.349 or float(np.median(off[off > 0]) if (off > 0).any() else 0.0)
-    long = spread > 0 and len(np.unique(x)) > 2 and np.quantile(off, 0.99) > far * spread
+    beyond = spread > 0 and off.max() > far * spread  # else 1% of the rows are not
+    long = beyond and np.quantile(off, 0.99) > far * spread and len(np.unique(x)) > 2
     return (float(median), float(spread)) if long else None
 
 

@@ -90,21 +90,25 @@ class Sample(Generic[S]):
     size: int
     seen: int = 0
     rows: list[NDArray[S]] = field(default_factory=list)
-    hashes: list[NDArray[np.uint64]] = field(default_factory=list)
+    hashes: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))  # of the first rows
 
     def update(self, rows: NDArray[S]) -> None:
         """Offer rows [m, ...]."""
-        ids = np.arange(self.seen, self.seen + len(rows), dtype=np.int64)
         self.seen += len(rows)
         self.rows.append(rows)
-        self.hashes.append(keys.words("sample", 0, np.zeros_like(ids), ids, 1)[:, 0])
-        if sum(map(len, self.hashes)) > 2 * self.size:
-            self.rows, self.hashes = [self.take()], [np.sort(np.concatenate(self.hashes))[: self.size]]
+        if sum(map(len, self.rows)) > 2 * self.size:
+            self.take()
 
     def take(self) -> NDArray[S]:
-        """The sampled rows, in order of their hashes."""
-        best = np.argsort(np.concatenate(self.hashes), kind="stable")[: self.size]
-        return np.concatenate(self.rows)[best]
+        """The sampled rows; where that are not all, in order of their hashes."""
+        rows = np.concatenate(self.rows)
+        if self.seen <= self.size:
+            return rows
+        new = np.arange(self.seen - len(rows) + len(self.hashes), self.seen, dtype=np.int64)
+        hashes = np.concatenate([self.hashes, keys.words("sample", 0, np.zeros_like(new), new, 1)[:, 0]])
+        best = np.argsort(hashes, kind="stable")[: self.size]
+        self.rows, self.hashes = [rows[best]], hashes[best]
+        return self.rows[0]
 
 
 def known_values(chunks: Iterable[Tensor]) -> tuple[list[NDArray[np.float64]], NDArray[np.bool_]]:

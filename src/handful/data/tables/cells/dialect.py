@@ -132,7 +132,8 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
     if not ending.startswith(".tsv") and (counted := _counted(_records(text, ",", cut))):
         return counted
     text, comment = _without_comments(text, cut, separators) if "\n#" in f"\n{text}" else (text, None)
-    padded = next((s for s in separators if s != "\t" and _is_padded(text, s, cut)), "")
+    behind = {*re.findall(r"(.)[ \t]", text[:_FIRST])}
+    padded = next((s for s in separators if s != "\t" and s in behind and _is_padded(text, s, cut)), "")
     text = unpadded(text, padded) if padded else text
     skip, title = _before_header(text, cut, separators, trained)
     text = text.split("\n", skip)[skip]
@@ -170,8 +171,8 @@ def find(head: bytes, ending: str, trained: Dialect | None = None) -> Dialect:
 def _looked_at(head: bytes, separators: Sequence[str]) -> tuple[str, bool, bool]:
     """The text that is looked at, whether there is more, and whether quotes, which it has none of then, are letters."""
     size = _USUAL if head.count(b"\n", 0, _USUAL) > 3 else SAMPLE
-    whole = head.decode("utf-8-sig", errors="replace")
-    bare = are_letters(whole, separators, len(head) > SAMPLE)
+    whole = head.decode("utf-8-sig", errors="replace") if b'"' in head else ""
+    bare = bool(whole) and are_letters(whole, separators, len(head) > SAMPLE)
     text = head[:size].decode("utf-8-sig", errors="replace")
     return text.replace('"', "'") if bare else text, len(head) > size, bare
 
@@ -200,8 +201,6 @@ def _named(comment: str | None, separator: str, records: list[list[str]]) -> tup
 
 def _is_padded(text: str, separator: str, cut: bool) -> bool:
     """Whether a blank stands behind every separator outside quotes, and what they set apart agrees."""
-    if f"{separator} " not in text[:_FIRST] and f"{separator}\t" not in text[:_FIRST]:
-        return False
     bare = _QUOTED.sub('"', text)
     odd = re.search(rf"{re.escape(separator)}(?![ \t\r\n]|$)", bare)
     if odd is not None:
@@ -224,7 +223,7 @@ def _of_new(text: str, cut: bool, separators: Sequence[str]) -> Dialect:
     """The same of data that are read for the first time, from the header on."""
     found = {s: _records(text, s, cut) for s in separators if s in text}
     agreed = {s: _numeric(r) for s, r in found.items() if agree(r) or (r and shifted(r, s, text))}
-    separator = max(agreed, key=lambda s: agreed[s], default=None)  # in 1,5;2,5 both would do
+    separator = max(agreed, key=agreed.__getitem__, default=None)  # in 1,5;2,5 both would do
     if separator is None:
         blanks, places = _records(text, BLANKS, cut), _at_places(text, cut) if len(separators) > 1 else None
         if places and any(len(record) != len(places.gaps) + 1 for record in blanks):

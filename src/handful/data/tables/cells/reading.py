@@ -25,6 +25,7 @@ TIME_NAME = re.compile(
 ID_NAME = re.compile(r"(^|[_. -])(id|ids|code|zip|zip_?code|postcode|plz|sku)$|[a-z](Id|ID|Code)$|编号$|编码$")
 _MOST_ODD = 100  # different strings that a way of writing does not read, beyond which it is not that of the column
 _SAMPLE = 32  # strings, from first to last, of which a way reads none where it is not that of the column
+_OF_NUMBERS = re.compile(r"\d|inf", re.I)  # no number or date is without a digit, but infinity
 NUMBERS = (".", ",")  # the ways to write numbers, by the sign before decimals
 
 At = tuple[str, int]  # a string, and the first row that holds it
@@ -85,7 +86,8 @@ def readings(texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows) -> dict[s
 
 def _in_each(texts: pa.Array, bare: pa.Array, rows: Rows, first: Rows) -> dict[str, Reading]:
     """The same of a few strings: most ways read none of them, which is soon told."""
-    listed, none = bare.to_pylist(), _reading("", texts, bare, rows, first)
+    listed = [text for text in bare.to_pylist() if _OF_NUMBERS.search(text)]
+    none = _reading("", texts, bare, rows, first)
     dated = [text for text in listed if may_read(text, "")]
     return {
         way: _reading(way, texts, bare, rows, first)

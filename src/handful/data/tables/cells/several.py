@@ -40,7 +40,7 @@ def in_cells(texts: pa.ChunkedArray, is_input: bool = False) -> Column | None:
     look = [re.sub(_SCALAR, r"\1", text.strip()) for text in texts[:1000].to_pylist()]
     if len(texts) > _CELL and (column := _of_numbers(look)):
         return column
-    for separator in ";|,":
+    for separator in (one for one in ";|," if any(one in text for text in look)):
         parts = [{part.strip() for part in text.split(separator)} for text in map(_bare, look)]
         counts, different = {len(part) for part in parts}, len(set().union(*parts))
         listed = separator == "," and all(map(_LISTED.fullmatch, look))

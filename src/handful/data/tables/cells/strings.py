@@ -64,12 +64,11 @@ def untyped(columns: Iterable[pa.ChunkedArray]) -> bool:
     (True, False)
     """
     listed = list(columns)
-    looks = [pc.unique(column)[:_HEAD].drop_null() for column in listed if column.type == TEXT]
-    return len(looks) == len(listed) and any(
-        len(look) > 1
+    return all(column.type == TEXT for column in listed) and any(
+        len(look := pc.unique(column)[:_HEAD].drop_null()) > 1
         and pc.all(pc.match_substring_regex(look, _AMOUNT)).as_py()
         and pc.any(pc.match_substring(look, ".")).as_py()
-        for look in looks
+        for column in listed
     )
 
 
