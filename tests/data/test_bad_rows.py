@@ -308,6 +308,9 @@ def test_rows_without_a_value_of_the_target(values, kind, tmp_path):
     source = handful.open(data, target="y", bad_rows="skip")
     assert source.take(range(38)).tensor("x").tolist() == [i for i in range(40) if i not in (3, 30)]
     assert "left out, as they cannot be read: 2 missing targets of 40 rows (row 3, row 30)." in source.notes
+    frame.loc[:7, "y"] = None
+    with pytest.raises(HandfulError, match=r"leave them out with bad_rows=9$"):
+        handful.open(frame, target="y")
     assert len(handful.open(data, target="x").columns) == 2  # where it is an input, it may be missing
     with pytest.raises(HandfulError, match="more than the 1 that may be skipped"):
         handful.open(data, target="y", bad_rows=1)

@@ -476,3 +476,25 @@ def test_killed_between_the_two_renamings_the_store_is_the_old_one(tmp_path):
         handful.prepare(table, tmp_path / "store")
     assert len(handful.prepare(table, tmp_path / "store", overwrite=True)) == 10
     assert sorted(p.name for p in tmp_path.iterdir()) == ["store", "t.csv"]
+
+
+@pytest.mark.parametrize("goal", ["b", None])
+@pytest.mark.parametrize("name", ["time", "id", "n"])
+@pytest.mark.parametrize("different", [1, 3, 60])
+def test_whole_numbers_past_63_bits_are_in_a_store_what_open_makes_of_them(
+    name, different, goal, small_blocks, tmp_path
+):
+    """Whether they are names or amounts is one rule; a column of times was refused by `prepare` alone."""
+    values = np.uint64(2**63) + np.arange(60, dtype=np.uint64) % np.uint64(different) * np.uint64(7919)
+    table = pd.DataFrame({name: values, "a": np.arange(60) + 0.5, "b": np.arange(60) % 2})
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    plain = handful.open(tmp_path / "rows.csv", target=goal or name)
+    store = prepare(tmp_path / "rows.csv", tmp_path / "store", target=goal or name)
+    assert {key: column.kind for key, column in store.columns.items()} == {
+        key: column.kind for key, column in plain.columns.items()
+    }
+    rows = list(range(60))
+    for key in plain.columns:
+        assert torch.equal(store.take(rows)[key], plain.take(rows)[key])
+    said, of_store = ([note for note in source.notes if f"'{name}'" in note] for source in (plain, store))
+    assert of_store == said

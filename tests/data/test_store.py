@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import handful
+from handful.base import files
 from handful.base.errors import HandfulError
 from handful.data.base import Ragged
 from handful.data.store import manifest as m
@@ -260,6 +261,20 @@ def test_two_writers_of_one_store_exclude_each_other(tmp_path):
         fcntl.flock(stream, fcntl.LOCK_EX)
         with pytest.raises(HandfulError, match="is being written by another process"):
             prepare("iris", tmp_path / "s")
+
+
+def test_a_store_is_written_where_there_are_no_locks(tmp_path, monkeypatch):
+    """As on some network disks, where it was said that another process writes it."""
+
+    def none(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", none)
+    assert len(prepare("iris", tmp_path / "s")) == 150
+    (tmp_path / ".t.unfinished").mkdir()
+    (tmp_path / ".t.unfinished" / "lock").write_text("process 5 on another-machine")
+    with pytest.raises(HandfulError, match="is being written by process 5 on another-machine"):
+        prepare("iris", tmp_path / "t")
 
 
 def test_what_is_there_is_kept_unless_overwritten(tmp_path):

@@ -324,8 +324,39 @@ def test_a_few_odd_cells_are_missing_counted_and_named_and_stay_so(tmp_path):
     assert np.isfinite(again).all()
     assert again[1] == run.predict({"x": ["1.5"]})[0]
     (tmp_path / "new.csv").write_text("x\nask us\n1.5\n")
-    with pytest.raises(HandfulError, match="column 'x' must be a number but is 'ask us' in row 0"):
+    with pytest.raises(HandfulError, match=r"new.csv: column 'x' must be a number but is 'ask us' in row 0"):
         run.predict(tmp_path / "new.csv")
+
+
+@pytest.mark.parametrize("different", [2, 300])
+def test_where_many_cells_are_no_numbers_others_are_missing_too_and_said_where_new(different, capsys):
+    x = np.random.default_rng(0).normal(size=2000).round(3)
+    texts = [f"at {k // 5 % different}" if k % 5 == 0 else str(v) for k, v in enumerate(x)]
+    frame = pd.DataFrame({"x": texts, "y": 3 * x})
+    run = handful.fit("linear", frame, target="y", until="epochs(1)", quiet=True)
+    assert not any("not seen before" in note for note in run.plan.notes)
+    capsys.readouterr()
+    known = run.predict({"x": [texts[0], "1.0"]})
+    assert not capsys.readouterr().err
+    assert run.predict({"x": ["elsewhere", "1.0"]}).tolist() == known.tolist()
+    said = "column 'x' is 'elsewhere' in row 0, not seen before and not a number: read as missing"
+    assert (said in capsys.readouterr().err) == (different == 2)
+
+
+def test_addresses_are_not_called_mostly_numbers():
+    streets = ["Main St", "Sixth Ave", "Elm Rd", "3rd Ave"]
+    address = [f"{k * 7 % 1000} {streets[k % 4]}" if k % 7 else "The Mill" for k in range(400)]
+    notes = handful.open(pd.DataFrame({"address": address, "y": np.arange(400.0)}), target="y").notes
+    assert not any("mostly" in note for note in notes)
+
+
+def test_ids_joined_by_commas_are_no_decimals(tmp_path):
+    frame = pd.DataFrame({"CountyIds": ["9,34" if k % 9 == 0 else str(k % 30) for k in range(200)]}).assign(y=1.5)
+    frame["size"] = frame["CountyIds"]
+    frame.to_csv(tmp_path / "ids.csv", index=False)
+    source = handful.open(tmp_path / "ids.csv", target="y")
+    assert source.columns["CountyIds"].kind == "category"
+    assert source.columns["size"].decimal == ","
 
 
 def test_codes_among_numbers_stay_names():

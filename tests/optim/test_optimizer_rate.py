@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import handful
 from handful.optim import build as optimizer
 from handful.optim import initial_lr
 from handful.optim.initial_lr import FINE_TUNING, LEAST, fans_in, learned_rate, rate_of_shapes
@@ -57,6 +58,16 @@ def test_a_single_layer_moves_its_output_by_as_much_whatever_its_width():
     rates = [rate_of_shapes(nn.Linear(n, 3))[0] * n for n in (10, 100, 1000)]
     assert rates == pytest.approx([0.4] * 3, rel=0.05)
     assert rate_of_shapes(nn.Linear(1, 1))[0] == 0.05
+
+
+def test_of_a_layer_that_sees_mostly_zeros_those_of_a_row_that_are_none_count():
+    rng = np.random.default_rng(0)
+    names = rng.integers(0, 400, 2000)
+    data = {"name": [f"n{k}" for k in names], "x": rng.normal(size=2000), "y": rng.normal(size=400)[names]}
+    run = handful.fit("linear", data, target="y", quiet=True)
+    assert run.plan.choices["lr"].value == 0.05
+    assert run.best["valid_r2"] > 0.9
+    assert fans_in(run.model.requires_grad_(False)) == []
 
 
 def test_weights_that_were_trained_are_fine_tuned():

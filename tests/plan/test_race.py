@@ -13,6 +13,7 @@ from handful.fit import run_training
 from handful.optim.rates import set_base
 from handful.plan.build import assemble
 from handful.plan.probe import decide as decide_module
+from handful.plan.probe import first_steps as first_steps_module
 from handful.plan.probe import lr_race as race_module
 from handful.plan.probe.decide import decide
 from handful.plan.probe.first_steps import fell
@@ -154,6 +155,15 @@ def _raced(t):
     """The step before the last race and the step after it, as the plan says them."""
     spans = re.findall(r"steps (\d+)-(\d+)", t.plan.choices["lr"].reason)
     return int(spans[-1][0]) - 1, int(spans[-1][1])
+
+
+@pytest.mark.parametrize(("last", "what"), [(3.0, "rose"), (FAILED, "became infinite")])
+def test_first_steps_at_which_every_rate_fails_are_called_what_they_are(monkeypatch, last, what):
+    """A table with a long-tailed target was told of an infinite loss, which had risen by the rows that came."""
+    t = assemble(small(), blobs(), {"batch": 16, "quiet": True, "until": "epochs(4)"}, measure=False)
+    monkeypatch.setattr(first_steps_module, "train", lambda t, size, steps: [1.0] * steps + [last] * steps)
+    notes = decide(t, batch=False, stay=True).notes
+    assert any(re.match(rf"the loss {what} in the first steps at \S+ and 5 smaller rates; they were", n) for n in notes)
 
 
 def test_where_no_rate_helps_the_run_goes_on_from_before_the_race(monkeypatch):

@@ -55,6 +55,16 @@ def test_of_text_and_the_table_beside_it_what_tells_more_is_learned_from(words, 
     assert ("of the target's variance with these" in note) == ((words > 8) == (tells == "numbers"))
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_text_that_most_rows_lack_is_not_learned_from_alone(every):
+    """A summary in one row of seven was taken over eleven columns, and most rows had no input at all."""
+    rng = np.random.default_rng(0)
+    said = [" ".join(rng.choice([*WORDS, "red", "blue"], 40)) if k % every == 0 else None for k in range(200)]
+    run, _ = plan({"said": said, "a": rng.normal(size=200), "y": rng.normal(size=200)}, target="y")
+    assert run.pipeline.uses == (("said",) if every == 1 else ("a",))
+    assert any("(short texts, or such as most rows lack): said" in note for note in run.plan.notes) == (every > 1)
+
+
 @pytest.mark.parametrize(
     ("data", "recipe"),
     [

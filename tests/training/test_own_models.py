@@ -217,6 +217,8 @@ def test_scores_are_not_minimised_as_a_loss_and_a_target_that_is_not_given_is_sa
     for kind, loss in ((AddsMargin, "auto"), (AddsMargin, "model"), (MayAddMargin, "model")):
         with pytest.raises(HandfulError, match="gives 3 numbers for each row, which look like scores"):
             handful.fit(kind(), (X, ids), until="steps(2)", loss=loss, **USUAL)
+    with pytest.raises(HandfulError, match=r"gives \[3\] numbers for each row, some below 0, which look like scores"):
+        handful.fit(nn.Linear(5, 3), X, until="steps(2)", loss="model", **USUAL)
     with pytest.raises(HandfulError, match="with loss='model' it is called with the target, too"):
         handful.fit(AddsMargin(), (X, ids), until="steps(2)", loss="cross_entropy", **USUAL)
     run = handful.fit(MayAddMargin(), (X, ids), until="steps(2)", **USUAL)
@@ -1022,3 +1024,27 @@ def test_columns_named_as_optional_arguments_are_given_beside_those_that_are_nee
     run = handful.fit(Sum(), columns | {"y": given}, target="y", valid=None, until="steps(3)", lr=1e-9, quiet=True)
     assert run.predict(columns) == pytest.approx(given, abs=1e-5)
     assert "Left out, as the model's forward does not take them: other." in run.plan.notes
+
+
+class NextToken(nn.Module):
+    """The mean loss of each next id over all places that are none of padding, as causal models make it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.o = nn.Embedding(20, 6, padding_idx=0), nn.Linear(6, 20)
+
+    def forward(self, input_ids: Tensor, labels: Tensor) -> Tensor:
+        logits = self.o(self.e(input_ids).cumsum(1))
+        return F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=-100)
+
+
+def test_what_a_loss_is_a_mean_of_is_not_found_by_chance() -> None:
+    """Of one number in thirty, the mean over rows and that over places are alike in four digits."""
+    for seed in range(24):
+        rng, rows = np.random.default_rng(seed), []
+        for length in rng.integers(4, 9, 24):
+            ids = torch.from_numpy(rng.integers(1, 20, length))
+            rows.append({"input_ids": ids, "labels": ids})
+        torch.manual_seed(seed)
+        run = handful.fit(NextToken(), rows, target="labels", batch=8, lr=0.1, valid=None, until="steps(1)", quiet=True)
+        assert run.plan.choices["loss_form"].value == "mean over places but the first", seed

@@ -134,6 +134,20 @@ def test_windows_of_one_series_are_said(kind, step, tmp_path):
                    handful.fit(model, data, target="y", **{**quick, "valid": None}).plan.notes)  # fmt: skip
 
 
+def test_rows_of_one_patient_on_both_sides_are_said():
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(80), 5)
+    for names in (who, [f"p{k}" for k in who]):
+        data = pd.DataFrame({"patient": names, "x": rng.normal(size=400), "y": rng.normal(size=400)})
+        said = [n for n in handful.fit("linear", data, target="y", **QUICK).plan.notes if "by patient" in n]
+        assert len(said) == 1
+        assert "each 'patient' has 4.5 rows on average, and 100% of the held-out rows" in said[0]
+        notes = handful.fit("linear", data, target="y", valid="0.1 by patient", **QUICK).plan.notes
+        assert not any("by patient" in note for note in notes)
+        ratings = data.assign(item_id=rng.permutation(who))  # to hold out users would hold out no items
+        assert not any("hold out whole" in n for n in handful.fit("linear", ratings, target="y", **QUICK).plan.notes)
+
+
 @pytest.mark.parametrize("kind", ["apart", "noise", "the same", "whole numbers"])
 def test_rows_that_are_no_windows_are_not_taken_for_such(kind):
     rng = np.random.default_rng(0)

@@ -56,7 +56,8 @@ class OfRows(Model):
 class Linear(OfRows):
     """Logistic or linear regression: outputs = W x + b. Input: x [m, ...] float, or numbers and categories.
 
-    features: numbers per row. Returns [m, outputs]. Parameters: (features + 1) * outputs.
+    features: numbers per row. Returns [m, outputs]. Parameters: (features + 1) * outputs. of_row: how many numbers of a
+    row are not 0.
 
     >>> Linear(features=64, outputs=10)(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 10])
@@ -69,6 +70,10 @@ class Linear(OfRows):
         self.features = Features(features, cardinalities)
         self.layers = Dropout(dropout)
         self.out = nn.Linear(self.features.width, outputs)
+        self.of_row = float(features + len(cardinalities))
+
+    def begin(self, x: Tensor) -> None:
+        self.of_row = float((x.flatten(1) != 0).sum(1).double().mean())
 
 
 class Mlp(OfRows):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from handful.base.plan import Choice
+from handful.models.plain import Linear
 from handful.optim.parts import parts_of
 
 STEP = 0.035  # one step of Adam over the spread 1 / sqrt(fan-in) that layers begin with
@@ -141,7 +142,8 @@ def learned_rate(model: nn.Module) -> tuple[float, str] | None:
 
 def fans_in(model: nn.Module) -> list[float]:
     """The inputs of each output, for every trainable weight of two and more dimensions but those of norms; for an
-    embedding 1 over its mean square; one of zeros has no spread and is left out.
+    embedding 1 over its mean square; one of zeros has no spread and is left out. Of the linear model, where
+    most numbers of a row are 0 (categories one-hot, words), those that are not.
 
     >>> fans_in(nn.Sequential(nn.Conv2d(3, 8, 5), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(32, 2)))
     [75.0, 32.0]
@@ -160,6 +162,8 @@ def fans_in(model: nn.Module) -> list[float]:
                 fans += [1 / square] if square > 0 else []
             else:
                 fans.append(float(p[0].numel()))
+    if type(model) is Linear and fans and 0 < 2 * model.of_row < fans[0]:
+        return [model.of_row]
     return fans
 
 

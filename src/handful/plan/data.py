@@ -44,7 +44,7 @@ from handful.transform.language import language_source
 from handful.transform.names import Named, names_in
 from handful.transform.pipeline import Pipeline, fit_pipeline
 from handful.transform.rows import blocks, check_weights
-from handful.transform.seen import Repeated, of_known_classes, overlapping, seen, unlike
+from handful.transform.seen import Repeated, of_known_classes, of_the_same, overlapping, seen, unlike
 from handful.transform.steps.categories import strings
 
 # Data that are this small after preprocessing are kept in memory so, and a step costs one gather and no arithmetic.
@@ -224,7 +224,8 @@ def hold_out(
         chooser.set("valid", asked.share if auto else options.valid, "default" if auto else "given", of)
         if isinstance(asked.share, int) and len(valid) < 10:
             chooser.notes.append(f"valid={asked.share} is a number of rows, too few to score well; a share is below 1.")
-        chooser.notes += [] if language or asked.last or asked.by or source.horizon else overlapping(source)
+        if not (language or asked.last or asked.by or source.horizon):
+            chooser.notes += overlapping(source) or of_the_same(rows, valid)
     names, said = names_in(rows, [options.weight, sampling_column(options.shuffle)]) if ready_made else ({}, [])
     chooser.notes += said
     return (Named(rows, names), valid and Named(valid, names)) if names else (rows, valid)

@@ -67,16 +67,20 @@ def _with_target(model: nn.Module, sample: Batch) -> str:
 
 
 def scores_for_loss(objective: Objective, output: object, sample: Batch) -> None:
-    """HandfulError where a model is asked for its loss and gives several numbers for a row that is of one class, as its
-    scores are: their mean would be minimised."""
-    y = sample.columns.get("y")
+    """HandfulError where a model is asked for its loss and gives several numbers for a row that is of one class, or of
+    either sign, as scores and reconstructions are: their mean would be minimised."""
+    name, y = type(objective.model).__name__, sample.columns.get("y")
     match output, y:
         case Tensor(ndim=2), Tensor(ndim=1) if output.shape[1] > 1 and not y.is_floating_point():
-            name = type(objective.model).__name__
             raise HandfulError(
                 f"the model ({name}) is called with the target, too, to make its loss, and gives {output.shape[1]} "
                 "numbers for each row, which look like scores of the classes: let its forward return (F.cross_entropy("
                 "scores, y), scores)"
+            )
+        case Tensor(), _ if output.ndim > 1 and output[0].numel() > 1 and bool((output < 0).any()):
+            raise HandfulError(
+                f"the model ({name}) is asked for its loss, and gives {list(output.shape[1:])} numbers for each row, "
+                "some below 0, which look like scores: let its forward return its loss, one number or one for each row"
             )
 
 

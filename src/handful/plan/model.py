@@ -111,7 +111,8 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
         return
     rows = Order(len(data.train), seed=seed)[: min(len(data.train), ROWS_SHOWN)]
     batch = objective.to_device(data.pipeline(data.train.take(rows)))
-    net.begin(batch.columns["x"])
+    if "x" in batch.columns:
+        net.begin(batch.columns["x"])
 
 
 def weights_at(init: object) -> Path:
@@ -284,10 +285,16 @@ def note_loss(
 ) -> None:
     """The loss, and what it is given, in the plan. found: it is the model's, by its forward."""
     why = "the model makes it, in its forward"
-    if objective.of_model and (several := losses_in(output)):
+    several, beside = losses_in(output) if objective.of_model else ([], [])
+    if several:
         chooser.notes.append(
             f"the loss is the sum of {', '.join(several)}, as none is called 'loss'; losses that move different "
             "weights, as a GAN's, are for training_step="
+        )
+    if beside:
+        chooser.notes.append(
+            f"the model returns several numbers: the loss is the one called 'loss', or the first of a tuple, and what "
+            f"is not in it ({', '.join(beside)}?) is not minimised"
         )
     chooser.put("loss", Choice(choice.value, "found", why) if found else choice)
     model = objective.model

@@ -174,9 +174,11 @@ class InputChooser:
         elif not texts or not others or (self.own_model and not others <= _TABLE):
             return names
         else:
-            long = [name for name in texts if words_per_row(self._look.strings(name)) >= _WORDS]
+            there = [name for name in texts if 2 * sum(map(bool, self._look.strings(name))) >= len(self._look)]
+            long = [name for name in there if words_per_row(self._look.strings(name)) >= _WORDS]
             rest = [name for name in names if kinds[name] != "text"]
-            kept, why = (long, "the text is the input") if long else (rest, "short texts, different in most rows")
+            short = "short texts, " + ("different in most rows" if there == texts else "or such as most rows lack")
+            kept, why = (long, "the text is the input") if long else (rest, short)
             other = rest if long else texts
             columns = [self.source.columns[name] for name in rest]
             plain = all(c.kind in {*_TABLE, "tensor"} and not c.varies and c.type != SPARSE for c in columns)

@@ -5,6 +5,7 @@ What the pipeline makes of a row is the same to the bit in whatever container it
 again in a frame. Kept for data that are small enough to be in memory after preprocessing, up to MOST rows.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
@@ -18,7 +19,7 @@ from handful.base.errors import some
 from handful.data.base import Batch, Column, Rows, Source
 from handful.data.series import spread_rows
 from handful.data.tables.cells.dates import DATES, DURATION, TIME_OF_DAY
-from handful.data.tables.values import NEW
+from handful.data.tables.cells.strings import NEW
 from handful.transform.inputs import TableInput
 from handful.transform.pipeline import Pipeline
 from handful.transform.rows import chunks_of, original_rows
@@ -28,6 +29,11 @@ _LOOKED, _FAR = 1000, 4.0  # rows, and standard deviations from the mean within 
 ODD_ROWS = 0.1  # the largest share of rows whose labels may be of no class that training had
 MOST = 1 << 20  # rows whose hashes are kept
 _PAIRS = 64  # rows that are held against those after them, to find windows that overlap
+_WHO = re.compile(
+    r"(?i:(^|[_. -])(id|subject|patient|person|participant|animal|user|customer|client|household|firm)s?"
+    r"([_. -]?(id|no|nr|num|number|code))?$)|[a-z](Id|ID)$"
+)
+_OFTEN = 50  # rows of each up to which a column so called tells whose rows they are, not of which kind
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 Hashes = NDArray[np.int64]
 
@@ -134,6 +140,30 @@ def overlapping(source: Source) -> list[str]:
                         "of later times; valid='last 0.1' holds out the end of the series"
                     ]
     return []
+
+
+def of_the_same(train: Source, valid: Source) -> list[str]:
+    """A sentence where one column alone says whose rows they are (`id`, `patient`), each has several, and most of those
+    held out at random are of one that training rows are of, too.
+
+    >>> from handful.data.open import open
+    >>> visits = open({"patient": [f"p{k // 4}" for k in range(400)], "x": np.arange(400.0) ** 2, "y": [0.5] * 400})
+    >>> from handful.data.split import split
+    >>> of_the_same(*split(visits, 0.1))[0][:59]
+    "each 'patient' has 4 rows on average, and 100% of the held-o"
+    """
+    names = [n for n in train.inputs if _WHO.search(n) and train.columns[n].kind in ("number", "category")]
+    if len(names) != 1 or not train.in_memory or train.columns[names[0]].shape:
+        return []
+    here, held = (of.read_column(names[0], np.arange(len(of))) for of in (train, valid))
+    known, counts = np.unique(np.asarray(here), return_counts=True)
+    share, each = float(np.isin(np.asarray(held), known).mean()), counts.mean()
+    if len(known) < 10 or not 2 <= each <= _OFTEN or share < 0.5:
+        return []
+    return [
+        f"each '{names[0]}' has {each:.2g} rows on average, and {share:.0%} of the held-out rows are of one that "
+        f"training knows: scores are for such; for new ones, hold out whole ones: valid='0.1 by {names[0]}'"
+    ]
 
 
 def _alike(x: Tensor, y: Tensor) -> Tensor:

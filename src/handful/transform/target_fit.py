@@ -382,7 +382,7 @@ class TargetFitter:
     def _written(self, words: Sequence[str]) -> dict[Label, str]:
         if self.column.type != str(TEXT):
             return {reader(self.column.type or "")(word): word for word in words}
-        values = read_numbers(self.name, pa.chunked_array([pa.array(words, TEXT)]), self.column)
+        values = read_numbers(self.name, pa.chunked_array([pa.array(words, TEXT)]), self.column, [])
         return dict(zip(values.tolist(), words, strict=True))
 
     def _note(self, sentence: str) -> None:

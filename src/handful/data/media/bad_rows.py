@@ -98,21 +98,23 @@ def without_bad(count: int, o: Options, read: Callable[[Rows, Options], Arrays])
     while True:
         try:
             found = read(rows, replace(o, rows=rows) if gone else o)
-        except (BadRows, NoTarget) as error:
-            if o.bad_rows == "stop" and isinstance(error, BadRows):
-                raise
+        except BadRows as error:
             if o.bad_rows == "stop":
-                raise HandfulError(f"{error}, or leave them out with bad_rows='skip'") from error
-            bad = error.bad if isinstance(error, BadRows) else [
-                Bad(row, "missing target", f"row {rows[row]}", str(error)) for row in error.rows.tolist()
-            ]  # fmt: skip
-            gone += [b._replace(row=int(rows[b.row])) for b in bad]
-            rows = np.delete(rows, [b.row for b in bad])
-            left_out(gone, len(rows), o)
-            continue
-        found.notes += left_out(gone, len(rows), o) if gone else []
-        found.left_out = None if o.bad_rows == "stop" else (np.array(sorted(b.row for b in gone), np.int64), o.bad_rows)
-        return found
+                raise
+            bad = error.bad
+        except NoTarget as error:
+            if o.bad_rows == "stop":
+                asked = "'skip'" if len(error.rows) <= count // 10 else len(error.rows)
+                raise HandfulError(f"{error}, or leave them out with bad_rows={asked}") from error
+            bad = [Bad(row, "missing target", f"row {rows[row]}", str(error)) for row in error.rows.tolist()]
+        else:
+            found.notes += left_out(gone, len(rows), o) if gone else []
+            skipped = (np.array(sorted(b.row for b in gone), np.int64), o.bad_rows)
+            found.left_out = None if o.bad_rows == "stop" else skipped
+            return found
+        gone += [b._replace(row=int(rows[b.row])) for b in bad]
+        rows = np.delete(rows, [b.row for b in bad])
+        left_out(gone, len(rows), o)
 
 
 def left_out(bad: Sequence[Bad], kept: int, o: Options) -> list[str]:

@@ -35,7 +35,7 @@ from handful.data.tables.columns import ColumnStats, Media, column_stats, decide
 from handful.data.tables.files import TableBlock, read_blocks, table_dialect, typed_block
 from handful.data.tables.parts import JointSchema
 from handful.data.tables.types import TEXT, whole
-from handful.data.tables.values import LONG_AMOUNTS, LONG_NAMES, MEDIA, apply, are_long, are_names
+from handful.data.tables.values import EXACT, MEDIA, apply, are_names, kept_as
 
 
 @dataclass
@@ -160,7 +160,7 @@ class TableFeed:
         if self._types.get(goal, TEXT) != TEXT:
             kind, words = words_in(tables, o, seen.rows)
             o = replace(o, words=words)
-            if kind == TEXT:
+            if kind in (TEXT, pa.float64()) and kind != self._types[goal]:  # names, or whole numbers from 2^63 on
                 self._types[goal] = kind
                 seen.stats |= again_stats(tables, self._types, {goal}, o)
         self._long_names(seen, o, notes)
@@ -189,20 +189,18 @@ class TableFeed:
         self.plan = Manifest(o.name, seen.rows, o.target, dict(self._columns), parts, [], notes, provenance)
 
     def _long_names(self, seen: Survey, o: Options, notes: list[str]) -> None:
-        """Have whole numbers too long for a float read as text where they are names: see `values.convert`."""
+        """Have whole numbers too long for a float read in the type that `kept_as` says."""
+        ends = {name: (one.least or 0, one.most or 0) for name, one in seen.stats.items()}
         typed = [name for name, kind in self._types.items() if whole(kind) and name not in o.schema]
-        long = {name: TEXT for name in typed if are_long(name, seen.stats[name].least, seen.stats[name].most)}
+        long = {name: TEXT for name in typed if max(map(abs, ends[name])) > EXACT}
         for name, stats in (again_stats(self._tables, long, long, o) if long else {}).items():
-            wide = self._types[name] == pa.uint64() and (seen.stats[name].most or 0) >= 2**63
             texts = stats.texts.distinct["text"] if stats.texts and stats.texts.distinct is not None else pa.array([])
-            if name == o.target and not pa.types.is_decimal(self._types[name]):
-                named = wide
-            else:
-                named = are_names(pc.unique(texts), stats.rows - stats.nulls)
-            if named or wide:
-                self._types[name] = TEXT if named else pa.float64()
-                seen.stats[name] = stats if named else replace(seen.stats[name], type=pa.float64())
-                notes.append((LONG_NAMES if named else LONG_AMOUNTS).format(name))
+            few = partial(are_names, pc.unique(texts), stats.rows - stats.nulls)
+            kind = kept_as(name, self._types[name], *ends[name], o, notes, few)
+            if kind != self._types[name]:
+                self._types[name] = kind
+                low, high = map(float, ends[name])
+                seen.stats[name] = stats if kind == TEXT else replace(seen.stats[name], type=kind, least=low, most=high)
 
     def _column(self, name: str, stats: ColumnStats, o: Options, notes: list[str]) -> Column | None:
         match stats.media:

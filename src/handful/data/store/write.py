@@ -1,7 +1,6 @@
 """Chunks of columns -> a store: streamed, in bounded memory, resumed after a kill, published in one rename."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handful.base.errors import HandfulError
-from handful.base.files import a_file, write_text
+from handful.base.files import a_file, hold, write_text
 from handful.base.machine import in_order
 from handful.data.gather import Array
 from handful.data.store import manifest as m
@@ -229,11 +228,7 @@ def write_store(feed: Feed, store: Path, shards: int, workers: int) -> None:
 @contextlib.contextmanager
 def _alone(folder: Path, store: Path) -> Iterator[None]:
     """Two processes that write one store would mix their bytes; the lock goes with the process that holds it."""
-    with open(folder / "lock", "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise HandfulError(f"{store} is being written by another process: wait for it to end") from None
+    with hold(folder / "lock"):
         if store.exists() or not folder.exists():  # the other one published it before our lock
             shutil.rmtree(folder, ignore_errors=True)
             raise HandfulError(f"{store} was just written by another process: open it")

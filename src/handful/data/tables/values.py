@@ -23,7 +23,7 @@ from handful.data.options import Options
 from handful.data.tables.cells.dates import DIGITS, DURATION, TIME_OF_DAY, of_digits
 from handful.data.tables.cells.reading import TIME_NAME
 from handful.data.tables.cells.several import MOST_LABELS, cells
-from handful.data.tables.cells.strings import codes_of, is_plain, read_numbers, reader
+from handful.data.tables.cells.strings import NEW, codes_of, is_plain, read_numbers, reader
 from handful.data.tables.columns import column_stats, decide
 from handful.data.tables.types import (
     BYTES,
@@ -44,10 +44,7 @@ from handful.data.tables.types import (
 # kind -> what reads encoded rows of it
 MEDIA: dict[str, Callable[[Items, Options, list[str]], Stored]]
 MEDIA = {"image": images.from_items, "audio": audio.from_items}
-NEW = "not seen before"
 ROWS_OF_EACH = 3  # on average, from which on numbers are asked whether they are names
-LONG_NAMES = "'{}' holds whole numbers too long for amounts: names, to the last digit."
-LONG_AMOUNTS = "'{}' holds whole numbers from 2^63 on: read as float64."
 EXACT = 2**53  # beyond, a float64 does not tell one whole number from the next
 _WHOLE = re.compile(r"^\s*([-+]?\d+)(?:\.0*)?\s*$")
 _SECONDS: dict[str, Callable[[pa.DataType], bool]] = {TIME_OF_DAY: pa.types.is_time, DURATION: pa.types.is_duration}
@@ -76,22 +73,29 @@ def convert(
 
 
 def _exactly(key: str, column: pa.ChunkedArray, o: Options, notes: list[str]) -> pa.ChunkedArray:
-    """Whole numbers too long for a float as text where they are names, the others of them from 2^63 on as floats."""
+    """Whole numbers too long for a float in the type that `kept_as` says."""
     ends, trained = pc.min_max(column).as_py(), o.schema.get(key)
-    if max(abs(ends["min"] or 0), abs(ends["max"] or 0)) <= EXACT:
+    if max(abs(ends["min"] or 0), abs(ends["max"] or 0)) <= EXACT or (trained and trained.kind != "number"):
         return column
-    wide = column.type == pa.uint64() and ends["max"] >= 2**63
-    named = wide
-    if key != o.target or pa.types.is_decimal(column.type):
-        there = pc.unique(column).drop_null()
-        named = are_long(key, ends["min"], ends["max"]) and are_names(there, len(column) - column.null_count)
-    if trained is None and named:
-        notes.append(LONG_NAMES.format(key))
-        return column.cast(TEXT)
-    if not wide or (trained is not None and trained.kind != "number"):
-        return column
-    notes.append(LONG_AMOUNTS.format(key))
-    return column.cast(pa.float64(), safe=False)
+    few = lambda: are_names(pc.unique(column).drop_null(), len(column) - column.null_count)  # noqa: E731
+    kind = kept_as(key, column.type, ends["min"], ends["max"], o, notes, few)
+    return column if kind == column.type else column.cast(kind, safe=False)
+
+
+def kept_as(
+    key: str, kind: pa.DataType, least: float | None, most: float | None, o: Options, notes: list[str],
+    few: Callable[[], bool],
+) -> pa.DataType:  # fmt: skip
+    """The type of whole numbers between these that are too long for a float: text where they are names, noted, floats
+    where they go from 2^63 on, their own else. few: whether they are names (`are_names`), unless they are a target."""
+    wide = kind == pa.uint64() and (most or 0) >= 2**63
+    goal = key == o.target and not pa.types.is_decimal(kind)
+    if key not in o.schema and (wide if goal else are_long(key, least, most) and few()):
+        notes.append(f"'{key}' holds whole numbers too long for amounts: names, to the last digit.")
+        return TEXT
+    if wide:
+        notes.append(f"'{key}' holds whole numbers from 2^63 on: read as float64.")
+    return pa.float64() if wide else kind
 
 
 def are_long(key: str, least: float | None, most: float | None) -> bool:
@@ -127,12 +131,12 @@ def apply(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: 
             raise HandfulError(f"{o.name}: column '{key}' has no list in row {row}: fill or remove such rows")
         column = filled(column, wanted) if column.null_count else column
         return _label_sets(key, column, wanted.labels, o, notes) if wanted.labels else _lists(key, column, wanted, o)
-    return _numbers(key, column, wanted, o)
+    return _numbers(key, column, wanted, o, notes)
 
 
-def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options) -> Dense:
+def _numbers(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, notes: list[str]) -> Dense:
     if is_text(column.type):
-        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", as_text(column), wanted)
+        array: NDArray[np.generic] = read_numbers(f"{o.name}: column '{key}'", as_text(column), wanted, notes)
     else:
         numbers = as_numbers(column)
         if numbers is None or not _alike(column.type, wanted, column.null_count == len(column)):

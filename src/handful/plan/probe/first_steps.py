@@ -65,6 +65,7 @@ def _begin(
     set_base(t.state.optimizer, rate)
     if WARM * planned < size:
         return rate, []
+    what = "rose"
     for tried in (rate / LOWER**k for k in range(tries)):
         set_base(t.state.optimizer, tried)
         training_mode(t.objective.model)
@@ -73,7 +74,9 @@ def _begin(
             return tried, losses
         d.spend(len(losses), size)
         beginning.restore()
-    d.notes.append("the loss became infinite in the first steps; they were undone and nothing was measured")
+        what = what if math.isfinite(losses[-1]) else "became infinite"
+    rates = f" at {rate:.2g} and {tries - 1} smaller rates" if tries > 1 else ""
+    d.notes.append(f"the loss {what} in the first steps{rates}; they were undone and nothing was measured")
     set_base(t.state.optimizer, rate)
     return rate, []
 

@@ -143,7 +143,7 @@ def makes_loss(model: nn.Module) -> bool:
 
 def decodes(model: nn.Module) -> bool:
     """Whether it is a model of Hugging Face's whose decoder is given the labels."""
-    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False)) and hasattr(model, "generate")
 
 
 def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:

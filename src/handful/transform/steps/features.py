@@ -74,8 +74,8 @@ class RobustAsinh(Step[Tensor]):
 
 def in_proportion(x: NDArray[np.float64], y: NDArray[np.float64], far: float = RobustAsinh.far) -> tuple[int, ...]:
     """The features of x [m, F] with a long tail that tell more of y [m] as they are than compressed, as parts do of a
-    total: a straight line through them leaves a tenth of its variance less, also without the row that is farthest out.
-    Missing values count as the median.
+    total: a straight line through them leaves a tenth of its variance less, or half as much of it, also without the row
+    that is farthest out. Missing values count as the median.
 
     >>> part = np.exp(2 * np.random.default_rng(0).normal(size=(500, 2)))
     >>> in_proportion(part, part[:, 0] + np.log(part[:, 1]))
@@ -88,8 +88,9 @@ def in_proportion(x: NDArray[np.float64], y: NDArray[np.float64], far: float = R
         if tail := _tail(values[known], far):
             off = np.where(known, (values - tail[0]) / tail[1], 0.0)
             near = np.abs(off) < np.abs(off).max()
-            gains = [_told(off[m], y[m]) - _told(np.arcsinh(off[m]), y[m]) for m in (np.full(len(y), True), near)]
-            found += [k] if min(gains) > STRAIGHTER else []
+            told = [(_told(off[m], y[m]), _told(np.arcsinh(off[m]), y[m])) for m in (np.full(len(y), True), near)]
+            more = all(a - b > STRAIGHTER for a, b in told) or all(1 - a < (1 - b) / 2 for a, b in told)
+            found += [k] if more else []
     return tuple(found)
 
 

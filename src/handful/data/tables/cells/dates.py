@@ -61,7 +61,7 @@ _OF = re.compile(
     r"(?<=[ \d])(?:de|del|di) |(?<=^1)er(?= )|(?<=\d)[.º](?= [^\W\d])"
 )  # 7 de octubre, 1er mai, 7. Oktober
 _HAS_FOREIGN = rf"(?i)(?:{'|'.join(sorted(_FOREIGN, key=len, reverse=True))}|\d[.º] [^\W\d])"
-ANY = ("",)  # `Column.missing` where all that cannot be read is missing
+ANY = ("",)  # with which `Column.missing` begins where all that cannot be read is missing
 TIME_OF_DAY, DURATION, DIGITS = "time of day", "duration", "yyyymmdd"
 # Ways to write dates, which all begin as `_DATED` does. Where dots stand between them, days come before months.
 DATES = {

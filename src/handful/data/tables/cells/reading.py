@@ -22,7 +22,7 @@ _EURO_LIKE = ("€", "EUR", "kr", "zł", "R$", "₺", "₫")  # where points par
 TIME_NAME = re.compile(
     r"(^|[_ ])(year|quarter|month|week|day|date|hour|minute|second|time|timestamp|datetime)s?($|[_ ])", re.I
 )
-ID_NAME = re.compile(r"(^|[_. -])(id|ids|code|zip|zip_?code|postcode|plz|sku)$|[a-z](Id|ID|Code)$|编号$|编码$")
+ID_NAME = re.compile(r"(^|[_. -])(id|ids|code|zip|zip_?code|postcode|plz|sku)$|[a-z](Ids?|IDs?|Codes?)$|编号$|编码$")
 _MOST_ODD = 100  # different strings that a way of writing does not read, beyond which it is not that of the column
 _SAMPLE = 32  # strings, from first to last, of which a way reads none where it is not that of the column
 _OF_NUMBERS = re.compile(r"\d|inf", re.I)  # no number or date is without a digit, but infinity
@@ -181,7 +181,7 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
         notes.append(f"{several}: not read as numbers.")
         return None
     plain, odd = one.signs is None, known.told - one.rows
-    coded = one.zeros and unit and one.bare  # 001 and 136A
+    coded = (one.zeros and unit and one.bare) or (way == "," and ID_NAME.search(key))  # 001 and 136A; ids 9,34
     untyped = o.untyped and not (is_target or one.zeros or ID_NAME.search(key))
     if coded or (plain and not (known.marks or odd or named or untyped or _amounts(one, known))):
         return None
@@ -194,7 +194,7 @@ def written_as(key: str, known: StringStats, o: Options, notes: list[str]) -> Co
     _note_units(key, unit, one, way, notes)
     if plain and not known.marks and not odd:
         notes.append(f"'{key}' is numbers, {_why_numbers(named, untyped)}.")
-    missing = ANY if _many(one, known) else tuple(sorted(one.odd or ()))
+    missing = (*(ANY if _many(one, known) else ()), *sorted(one.odd or ()))
     if way in DATES:
         return Column("number", "float64", dates=way, missing=missing)
     return Column("number", "float64", decimal=way, unit=unit, missing=missing)
@@ -290,7 +290,7 @@ def _decimal(fits: Mapping[str, Reading]) -> str:
 def _note_mostly(key: str, known: StringStats, o: Options, notes: list[str]) -> None:
     """Say what keeps a column that is numbers, or dates, in more than half of its rows from being read so."""
     way, one = max(known.readings.items(), key=lambda item: item[1].rows)
-    if one.stray is None or one.rows * 2 <= known.told or known.told < 5:
+    if one.stray is None or one.rows * 2 <= known.told or known.told < 5 or _unlike(one):  # 12 Main St is no amount
         return
     text, row = one.stray
     if key == o.target and known.different > _MOST_CLASSES and known.different * 2 > known.told:

@@ -143,6 +143,7 @@ def parts_per_row(values: pa.ChunkedArray) -> float:
     return float(pc.mean(pc.count_substring_regex(values.cast(pa.large_string()), r"[\pL\pN]+")).as_py() or 0)
 
 
+NEW = "not seen before"  # a note that has it is said at predict and evaluate
 _SHORT = ("year-month", "year quarter")  # as periods of pandas are written, which came as dates
 
 
@@ -156,10 +157,11 @@ class _Way(NamedTuple):
     missing: tuple[str, ...]
 
 
-def read_numbers(where: str, values: pa.ChunkedArray, column: Column) -> Floats:
+def read_numbers(where: str, values: pa.ChunkedArray, column: Column, notes: list[str]) -> Floats:
     """Strings as the numbers of such a column, or its dates as seconds since 1970 (UTC); NaN where they are missing.
 
-    where: what to call the column in the HandfulError for a string that is neither.
+    where: what to call the column in the HandfulError for a string that is neither, or in the note where training took
+    whatever is neither for missing.
     """
     way = _Way("bool" in (column.type, column.dtype), column.dates, column.decimal or ".", column.unit, column.missing)
     if len(values) == 1 and (text := values[0].as_py()) is not None:
@@ -172,6 +174,9 @@ def read_numbers(where: str, values: pa.ChunkedArray, column: Column) -> Floats:
         rows = pc.fill_null(encoded.indices, len(read)).to_numpy(zero_copy_only=False)
     if odd is not None:
         row = pc.index(values, pa.scalar(odd, values.type)).as_py()
+        if column.missing[:1] == ANY:
+            notes.append(f"{where} is '{odd}' in row {row}, {NEW} and not {_what(column)}: read as missing")
+            return found[rows]
         way_on = "correct it, or leave it empty where it is missing"
         raise HandfulError(f"{where} must be {_what(column)} but is '{odd}' in row {row}: {way_on}")
     return found[rows]
@@ -202,7 +207,7 @@ def _read_all(texts: pa.Array, way: _Way) -> tuple[Floats, str | None]:
     known = np.isnan(found)  # no usual mark can be read as a number
     if known.any():
         known &= is_missing(texts, bare)
-    if way.missing == ANY:
+    if way.missing == ANY:  # too many differ to tell new ones
         known = np.isnan(found)
     elif way.missing:
         known |= pc.is_in(texts, pa.array(way.missing, TEXT)).to_numpy(zero_copy_only=False)
