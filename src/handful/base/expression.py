@@ -101,7 +101,7 @@ class _Parser(Generic[T]):
 
     def call(self, node: ast.expr, name: str, args: list[object], named: dict[str, object]) -> T:
         if name not in self.known:
-            raise self.error(node, f"there is no '{name}'.{did_you_mean(name, self.known)}")
+            raise self.error(node, f"there is no '{name}'.{did_you_mean(name, self.known, self.what)}")
         make = self.known[name]
         takes = signature(make)
         for key in named.keys() - takes.parameters:
@@ -213,6 +213,11 @@ def _listed(value: Any) -> Any:
     """Numbers of NumPy, arrays and tuples as Python's numbers and lists, which a text can hold."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def is_array(value: object) -> bool:
+    """Whether it is an array, tensor, frame or series, and not one number of these."""
+    return hasattr(value, "__array__") and bool(getattr(value, "shape", ()))
 
 
 def number(

@@ -89,7 +89,7 @@ def known_metrics(names: str) -> None:
 
 
 def _no_metric(name: str, known: Iterable[str]) -> HandfulError:
-    return HandfulError(f"there is no metric called '{name}'.{did_you_mean(name, known)}")
+    return HandfulError(f"there is no metric called '{name}'.{did_you_mean(name, known, 'metric')}")
 
 
 def _metric(asked: object, space: int | None, known: Mapping[str, Metric]) -> Metric:
@@ -100,7 +100,7 @@ def _metric(asked: object, space: int | None, known: Mapping[str, Metric]) -> Me
             if asked in known:
                 return error_rate(asked, space) if asked == "word_error_rate" else known[asked]
             if asked in NAMED:
-                raise HandfulError(f"{does_not_fit(asked)}.{did_you_mean(asked, known)}")
+                raise HandfulError(f"{does_not_fit(asked)}.{did_you_mean(asked, known, 'metric')}")
             raise _no_metric(asked, known)
         case Accumulator():
             higher = getattr(asked, "higher_is_better", None)

@@ -23,7 +23,7 @@ from handful.plan.data import Data
 from handful.training.objective import Objective
 from handful.training.special.adapters import decodes, input_names, makes_loss, target_argument
 from handful.training.special.coupling import training_mode
-from handful.training.watch.evaluation import evaluate
+from handful.training.watch.evaluation import evaluate, shapes
 from handful.training.watch.weights import left_as_it_was
 from handful.transform.target import Target
 
@@ -46,7 +46,7 @@ def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batc
     except MISTAKES as error:
         given = {k: v for k, v in sample.columns.items() if k not in ("y", "weight")}
         raise HandfulError(
-            f"the model ({type(model).__name__}) fails on a batch of two rows ({_shapes(given)}): {brief(error)}"
+            f"the model ({type(model).__name__}) fails on a batch of two rows ({shapes(given)}): {brief(error)}"
             f"{_in_tuples(given)}{_with_target(model, sample)}"
         ) from error
 
@@ -134,7 +134,7 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
                 "make the loss in a training_step"
             ) from error
         raise HandfulError(
-            f"the loss ({name}) fails on two rows ({_shapes({'output': output, 'target': target})}): {brief(error)}"
+            f"the loss ({name}) fails on two rows ({shapes({'output': output, 'target': target})}): {brief(error)}"
             f"{_in_tuples({'target': target})}"
         ) from error
     if own and target is not None and _spreads(objective.loss, output, target):
@@ -266,15 +266,6 @@ def quietly(model: nn.Module, call: Callable[[], T]) -> T:
     model.eval()
     with drawing("try"), torch.no_grad():
         return call()
-
-
-def _shapes(values: Mapping[str, object]) -> str:
-    return ", ".join(
-        f"{k}: {str(v.dtype).removeprefix('torch.')} {list(v.shape)}"
-        if torch.is_tensor(v)
-        else f"{k}: {type(v).__name__}"
-        for k, v in values.items()
-    )
 
 
 def predicting_part(objective: Objective, batch: Batch, target: Target | None) -> str | None:

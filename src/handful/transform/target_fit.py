@@ -46,7 +46,7 @@ _UNIQUE = 1_000_000  # distinct values kept while looking for classes
 def known_task(task: str) -> None:
     """HandfulError for a task that there is not."""
     if task not in TASKS:
-        raise HandfulError(f"there is no task '{task}'.{did_you_mean(task, TASKS)}")
+        raise HandfulError(f"there is no task '{task}'.{did_you_mean(task, TASKS, 'task')}")
 
 
 class TargetFitter:

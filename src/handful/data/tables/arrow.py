@@ -176,9 +176,9 @@ def with_target(o: Options, names: Sequence[str], notes: list[str]) -> Options:
         return o
     likely = likely_target(names, o)
     if likely is not None:
-        notes.append(f"the target is taken to be '{likely}', by its name; pass target=... for another.")
+        notes.append(f"the target is taken to be '{likely}', by its name; `target` names another.")
         return replace(o, target=likely)
-    notes.append("no target guessed; pass target=... to name it.")
+    notes.append("no target guessed; `target` names it.")
     return o
 
 
