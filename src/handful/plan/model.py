@@ -122,8 +122,7 @@ def weights_at(init: object) -> Path:
             f"init takes the path of a .safetensors file or of a run, not {type(init).__name__}: weights in memory are "
             "put in by model.load_state_dict(weights) before"
         )
-    path = Path(init)
-    if not path.exists():
+    if not (path := Path(init)).exists():
         raise HandfulError(f"init: there is no {path}")
     if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
         raise HandfulError(
