@@ -175,14 +175,19 @@ def without(source: Source, out: Sequence[str]) -> Source:
     return kept
 
 
+def known_recipe(recipe: str) -> None:
+    """HandfulError for a recipe that there is not."""
+    if recipe not in (*KINDS, OTHER):
+        raise HandfulError(f"there is no recipe '{recipe}'.{did_you_mean(recipe, [*KINDS])}")
+
+
 def select(source: Source, recipe: str, keep: Iterable[str | None] = (), where: object = None) -> Source:
     """The source with the columns that the recipe learns from, the target (but not for language) and those in `keep`;
     where: what it was opened from, to be read again.
 
     Raises HandfulError where no column fits the recipe, and for one that is not known.
     """
-    if recipe not in KINDS:
-        raise HandfulError(f"there is no recipe '{recipe}'.{did_you_mean(recipe, [*KINDS])}")
+    known_recipe(recipe)
     kinds = KINDS[recipe]
     fits = [
         name for name in source.inputs if name not in set(keep)
