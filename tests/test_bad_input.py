@@ -305,7 +305,7 @@ def test_a_slip_in_an_option_is_told_before_any_row_is_read(options, words):
 
 def test_the_texts_of_options_are_read_without_drawing_a_number():
     before = torch.get_rng_state()
-    with pytest.raises(handful.HandfulError, match="'no/such/data.csv' is not a file"):
+    with pytest.raises(handful.HandfulError, match="is not a file"):
         handful.fit(
             "auto", "no/such/data.csv", optimizer="sgd(momentum=0.9)", schedule="cosine", augment="flip", loss="mse"
         )
