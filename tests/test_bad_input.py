@@ -303,6 +303,15 @@ def test_a_slip_in_an_option_is_told_before_any_row_is_read(options, words):
         handful.fit("auto", "no/such/data.csv", **options)
 
 
+def test_the_texts_of_options_are_read_without_drawing_a_number():
+    before = torch.get_rng_state()
+    with pytest.raises(handful.HandfulError, match="is not a file"):
+        handful.fit(
+            "auto", "no/such/data.csv", optimizer="sgd(momentum=0.9)", schedule="cosine", augment="flip", loss="mse"
+        )
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_rows_on_which_a_trained_model_fails_are_named():
     ids = np.random.default_rng(0).integers(0, 9, (64, 3))
     net = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Flatten(), torch.nn.Linear(12, 1))

@@ -151,7 +151,7 @@ def of_the_same(train: Source, valid: Source) -> list[str]:
     >>> visits = open({"patient": [f"p{k // 4}" for k in range(400)], "x": np.arange(400.0) ** 2, "y": [0.5] * 400})
     >>> from handful.data.split import split
     >>> of_the_same(*split(visits, 0.1))[0][:59]
-    "each 'patient' has 4 rows on average, and 100% of the held-o"
+    "each 'patient' has 3.6 rows on average, and 100% of the hel"
     """
     names = [n for n in train.inputs if _WHO.search(n) and train.columns[n].kind in ("number", "category")]
     if len(names) != 1 or not train.in_memory or train.columns[names[0]].shape:
