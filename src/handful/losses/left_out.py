@@ -63,8 +63,8 @@ class LeavingOut:
 
 @dataclass(frozen=True)
 class Summed:
-    """A loss of the caller's own that returns the sum over the rows: (sum, rows that count; empty: all of the batch), so
-    that the mean is minimised."""
+    """A loss of the caller's own that returns the sum over the rows: (sum, rows that count; empty: all of the batch),
+    so that the mean is minimised."""
 
     loss: LossFunction
 
