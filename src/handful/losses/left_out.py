@@ -124,7 +124,7 @@ def task_of(loss: object) -> str | None:
             return "regression"
         case Aligned(values=values) if not isinstance(values, nn.BCELoss | nn.BCEWithLogitsLoss):
             return "regression"
-        case cross_entropy() | focal() | Counted():
+        case cross_entropy() | focal() | Counted() | nn.CrossEntropyLoss() | nn.NLLLoss():
             return "classification"
     return None
 
@@ -144,6 +144,8 @@ def link_of(loss: object) -> str | None:
             return "sigmoid"
         case binary_cross_entropy_of_probabilities() | nn.BCELoss():
             return "itself"
+        case nn.CrossEntropyLoss() | nn.NLLLoss():
+            return None
         case _Loss() | mse() | mae() | huber() | quantile():
             return ""
     return None
