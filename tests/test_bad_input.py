@@ -47,6 +47,19 @@ CALLS = {
     "unknown optimizer": (lambda: fit(optimizer="adamm"), "Did you mean 'adam'"),
     "unknown loss": (lambda: fit(loss="cross_entrpy"), "Did you mean 'cross_entropy'"),
     "unknown metric": (lambda: fit(metrics="acuracy"), "Did you mean 'accuracy'"),
+    "a metric of Keras": (lambda: fit(metrics="acc"), "Did you mean 'accuracy'"),
+    "a metric of scikit-learn": (lambda: fit(metrics=["roc_auc"]), "Did you mean 'auroc'"),
+    "a loss of Keras": (lambda: fit(loss="sparse_categorical_crossentropy"), "Did you mean 'cross_entropy'"),
+    "a loss's name for an activation": (lambda: fit(model="mlp(activation='l1')"), "^((?!Did you mean).)*$"),
+    "a schedule of another tool": (lambda: fit(schedule="linear"), "Did you mean 'polynomial'"),
+    "a loss of torch": (lambda: fit(loss="MSELoss"), "Did you mean 'mse'"),
+    "inputs and target as two": (lambda: handful.fit(linear(), X, Y), r"a pair: fit\(model, \(x, y\)\)"),
+    "a target beside the inputs": (lambda: handful.fit(linear(), X, y=Y), r"fit\(model, \(x, y\)\)"),
+    "a target of values": (lambda: fit(X, target=Y), r"target must be the name of a column .* \(x, y\)"),
+    "a target of a frame": (lambda: fit(pd.DataFrame(X), target=pd.Series(Y)), "target must be the name of a column"),
+    "a batch of arrays": (lambda: fit(batch=Y), r"batch must be as help\(handful.fit\) says, not array"),
+    "a stop rule of arrays": (lambda: fit(until=pd.Series(Y)), "until must be as help"),
+    "a yes as a word": (lambda: fit(overwrite="no"), "overwrite must be True or False, not 'no'"),
     "unknown schedule": (lambda: fit(schedule="cosin"), "Did you mean 'cosine'"),
     "unknown stop rule": (lambda: fit(until="epoch(3)"), "Did you mean 'epochs'"),
     "unknown model": (lambda: fit(model="cnnn"), "Did you mean 'cnn'"),
@@ -92,6 +105,12 @@ CALLS = {
     "all rows held out": (lambda: fit(valid=len(X)), "held out|training|rows"),
     "too few outputs": (lambda: fit(model=linear(5)), "5 outputs but the target has 10 classes"),
     "one output for ten classes": (lambda: fit(model=linear(1)), "10 classes"),
+    "classes counted from one": (
+        lambda: fit((X, Y + 1)), "10 outputs but the target has 11 classes, 0 to 10; it needs 11"),
+    "an amount in whole numbers": (lambda: fit((X, Y), model=linear(1)), "or task='regression' where they are numbers"),
+    "classes as decimals": (lambda: fit((X, Y.astype(float))), "pass loss='cross_entropy' where .* are classes"),
+    "yes or no as decimals": (
+        lambda: fit((X, (Y > 4).astype(float)), model=linear(2)), "gives 2 numbers per row but the target 'y' is one"),
     "wrong input size": (lambda: fit(model=linear(inputs=3)), r"fails on a batch of two rows \(x: float32 \[2, 64\]\)"),
     "a model that is no module": (lambda: fit(model=42), "nn.Module"),
     "no parameters": (lambda: fit(model=torch.nn.Flatten(0, 0), loss="mse", data=(X[:, :1], X[:, 1:2])), "parameter"),
@@ -257,3 +276,49 @@ def test_an_augmentation_that_the_data_are_not_for_is_refused_before_anything_is
     with pytest.raises(HandfulError, match=r"is for models that get one tensor x, and this one gets numbers, categ"):
         handful.fit("table", table, target="y", augment=augment, until="steps(5)", quiet=True, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"until": "minutes(1)"}, "there is no 'minutes'"),
+        ({"until": "epochs(2) |"}, "cannot be read"),
+        ({"schedule": "cosin"}, "Did you mean 'cosine'"),
+        ({"augment": "flipp"}, "Did you mean 'flip'"),
+        ({"optimizer": "sgd(momentumm=0.9)"}, "Did you mean 'momentum'"),
+        ({"loss": "cross_entrpy"}, "Did you mean 'cross_entropy'"),
+        ({"metrics": "f1, acuracy"}, "Did you mean 'accuracy'"),
+        ({"batch": "grow_batch(evry=10)"}, "Did you mean 'every'"),
+        ({"batch_growth": "grow(1)"}, "Did you mean 'growth'"),
+        ({"precision": "float17"}, "precision 'float17' is unknown"),
+        ({"shuffle": "exactt"}, "Did you mean 'exact'"),
+        ({"task": "clasification"}, "Did you mean 'classification'"),
+        ({"recipe": "picture"}, "there is no recipe 'picture'"),
+        ({"init": "no/such/weights.safetensors"}, "init: there is no"),
+        ({"valid": "no/such/valid.csv"}, "'no/such/valid.csv' is not a file"),
+    ],
+)
+def test_a_slip_in_an_option_is_told_before_any_row_is_read(options, words):
+    with pytest.raises(handful.HandfulError, match=re.escape(words)):
+        handful.fit("auto", "no/such/data.csv", **options)
+
+
+def test_the_texts_of_options_are_read_without_drawing_a_number():
+    before = torch.get_rng_state()
+    with pytest.raises(handful.HandfulError, match="is not a file"):
+        handful.fit(
+            "auto", "no/such/data.csv", optimizer="sgd(momentum=0.9)", schedule="cosine", augment="flip", loss="mse"
+        )
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_rows_on_which_a_trained_model_fails_are_named():
+    ids = np.random.default_rng(0).integers(0, 9, (64, 3))
+    net = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Flatten(), torch.nn.Linear(12, 1))
+    run = fit((ids, ids[:, 0] / 9), model=net)
+    with pytest.raises(
+        HandfulError, match=r"fails on one of rows 0 to 1, counted from 0 \(x: int64 \[2, 3\]\): index out"
+    ):
+        run.predict([[1, 2, 3], [1, 2, 99]])
+    with pytest.raises(HandfulError, match=r"Sequential\) fails on row 0, .*index out of range"):
+        run.evaluate((ids[:1] + 99, [0.5]))

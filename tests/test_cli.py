@@ -329,6 +329,17 @@ def test_the_flag_of_another_tool_is_answered_with_the_right_one(command, wrong,
     assert err == f"handful: there is no {wrong}; here it is {right}\n"
 
 
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--lr", "this command has no --lr; `handful train` has"),
+        ("--batch-growth", "this command has no --batch-growth; handful.fit(..., batch_growth=...), in Python, has"),
+    ],
+)
+def test_a_flag_of_another_command_is_sent_there(command, flag, said):
+    assert command("predict", "run", "digits", flag, "1")[2] == f"handful: {said}\n"
+
+
 def test_a_run_of_a_pattern_has_a_plain_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert free_folder("data/train-*.parquet") == Path("runs/train-1")

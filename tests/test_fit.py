@@ -207,12 +207,13 @@ def test_interrupt_keeps_the_best_weights_and_the_page_says_so(tmp_path):
     assert "handful resume run goes on with it" in page
 
 
-def test_non_finite_loss_stops_before_the_update_and_keeps_what_was_learned(tmp_path):
+def test_non_finite_loss_stops_before_the_update_and_keeps_what_was_learned(tmp_path, capsys):
     x = X.clone()
     bad = int(handful.Order(len(X))[64 * 6 : 64 * 7][10])
     x[bad] = float("nan")
     run = fit(mlp(), (x, Y), until="epochs(2)", out=tmp_path / "run")
     assert f"it broke off: the loss is not finite at step 7, for row {bad} " in run.stopped_because
+    assert capsys.readouterr().err == f"handful: {run.stopped_because}\n"  # quiet as it was
     assert "s, when it broke off." in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert all(torch.isfinite(p).all() for p in run.model.parameters())
 

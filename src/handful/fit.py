@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, Unpack, cast
+from typing import Any, Literal, Never, Unpack, cast
 
 import torch
 from torch import nn
@@ -60,7 +60,7 @@ PARTS = (  # of a step: whose method, and what its time is called
 def fit(
     model: str | nn.Module,
     train: object,
-    *,
+    *more: Never,
     out: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     **options: Unpack[ConfigOptions],
@@ -82,6 +82,8 @@ def fit(
     >>> run.evaluate("iris")["accuracy"] > 0.9
     True
     """
+    if more:
+        raise HandfulError("inputs and target are one argument, a pair: fit(model, (x, y))")
     with stopwatch(), joined_as(options) as ranks:
         given_by, asked = [str(out or "")], options.get("resume") or restarted()
         if ranks.size > 1:
@@ -92,8 +94,8 @@ def fit(
         if out is not None and ranks.told("yes" if asked and RunFolder(Path(out)).holds_run() else "no") == "yes":
             given = {name: value for name, value in options.items() if name not in ("resume", "overwrite")}
             return _go_on(ranks, out, model, train, callbacks, cast(ConfigOptions, given))
-        run = run_training(assemble(model, train, dict(options), out=out, ranks=ranks, callbacks=callbacks), callbacks)
-        return _replayable(run, model, train, options)
+        training = assemble(model, train, dict(options), out=out, ranks=ranks, callbacks=callbacks)
+        return _ended(training, callbacks, model, train, options)
 
 
 @contextmanager
@@ -146,7 +148,18 @@ def _go_on(
         raise
     for note in [*notes, f"resumed at step {training.state.step:,}, {training.state.position:,} examples"]:
         training.live.note(note)
-    return _replayable(run_training(training, callbacks), model, train, options)
+    return _ended(training, callbacks, model, train, options)
+
+
+def _ended(
+    training: Training, callbacks: Sequence[Callback], model: str | nn.Module | None, train: object,
+    options: ConfigOptions,
+) -> Run:  # fmt: skip
+    """The run after its last step; one that broke off is told where all else is quiet."""
+    run = run_training(training, callbacks)
+    if options.get("quiet") and run.exit_status == BROKEN_OFF and run.rank == 0:
+        print(f"handful: {shown(run.stopped_because)}", file=sys.stderr)
+    return _replayable(run, model, train, options)
 
 
 def load(

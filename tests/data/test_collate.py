@@ -251,6 +251,16 @@ def test_losses_in_a_dict_are_added_and_may_be_there_in_training_alone():
         handful.fit(Two(), torch.ones(N, 4), **FIT, loss="model")
 
 
+def test_numbers_beside_the_loss_are_said():
+    class Autoencoder(nn.Linear):
+        def forward(self, x):
+            error = (super().forward(x) - x).square().mean()
+            return error, self.weight.square().sum(), 0.5 * error.detach()
+
+    run = handful.fit(Autoencoder(4, 4), torch.ones(N, 4), **FIT, loss="model")
+    assert [note for note in run.plan.notes if "what is not in it (1, 2?) is not minimised" in note]
+
+
 class Two(nn.Linear):
     def __init__(self):
         super().__init__(4, 2)
@@ -258,6 +268,58 @@ class Two(nn.Linear):
     def forward(self, x):
         out = super().forward(x)
         return {"nll": out.mean(), "norm": out.norm(), "out": out}
+
+
+def mixed(partner):
+    def collate(samples):
+        x, y = torch.utils.data.default_collate(samples)
+        share = float(torch.distributions.Beta(0.4, 0.4).sample()) if partner == "drawn" else 0.7
+        x2 = x.roll(1, 0) if partner != "flipped" else x.flip(0)
+        return share * x + (1 - share) * x2, y
+
+    return collate
+
+
+def sorted_by_length(samples):
+    samples = sorted(samples, key=lambda sample: -len(sample[0]))
+    x = torch.nn.utils.rnn.pad_sequence([x for x, _ in samples], batch_first=True)
+    return x, torch.tensor([y for _, y in samples])
+
+
+def noisy(samples):
+    x, y = torch.utils.data.default_collate(samples)
+    return x + torch.randn_like(x), y
+
+
+def padded_before(samples):
+    x = torch.nn.utils.rnn.pad_sequence([x for x, _ in samples], batch_first=True, padding_side="left")
+    return x, torch.tensor([y for _, y in samples])
+
+
+@pytest.mark.parametrize(
+    ("collate", "says"),
+    [(mixed("next"), True), (mixed("drawn"), True), (mixed("flipped"), True), (noisy, False), (padded_before, False)],
+)
+def test_rows_that_a_collate_function_mixes_are_said(collate, says):
+    lengths = [4] * N if collate is not padded_before else [2 + k % 3 for k in range(N)]
+    data = Samples(lambda row: (torch.arange(4.0)[: lengths[row]] + row, row % 2))
+    model = nn.Linear(4, 2) if collate is not padded_before else Summed()
+    run = handful.fit(model, data, collate=collate, **FIT)
+    assert any("depends on the rows beside it, as with MixUp" in note for note in run.plan.notes) == says
+
+
+class Summed(nn.Linear):
+    def __init__(self):
+        super().__init__(1, 2)
+
+    def forward(self, x):
+        return super().forward(x.sum(1, keepdim=True))
+
+
+def test_a_collate_function_that_sorts_rows_is_refused():
+    data = Samples(lambda row: (torch.ones(2 + row % 3), row % 2))
+    with pytest.raises(HandfulError, match="puts rows in an order of its own, so that predictions would be those of"):
+        handful.fit(Summed(), data, collate=sorted_by_length, **FIT)
 
 
 def test_mistakes_of_a_collate_function_are_told():

@@ -97,6 +97,27 @@ def test_what_couples_rows_is_said(make, x, of):
         assert bool(torch.allclose(whole, parts, rtol=1e-4, atol=1e-5)) == (of is None)
 
 
+class WithState(nn.Module):
+    """Its loss, and beside its scores a state that is of the batch; with `coupled` the scores are, too."""
+
+    def __init__(self, coupled):
+        super().__init__()
+        self.hidden, self.out, self.coupled = nn.Linear(6, 8), nn.Linear(8, 3), coupled
+
+    def forward(self, x, labels=None):
+        hidden = self.hidden(x)
+        state = hidden - hidden.mean(0)
+        logits = self.out(state if self.coupled else hidden)
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return {"loss": loss, "logits": logits, "state": state}
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_the_state_beside_scores_is_no_prediction(coupled):
+    run = handful.fit(WithState(coupled), {"x": X, "labels": Y}, target="labels", **HOW)
+    assert any(PREDICTIONS in note for note in run.plan.notes) == coupled
+
+
 class Sequences(nn.Module):
     """One answer for each sequence [rows, places, 4]: of all places, or of those before its end."""
 

@@ -338,6 +338,12 @@ def test_confusion_shares_against_numpy():
     assert "85.0% of 20 rows" in figure.summary
 
 
+def test_classes_whose_long_names_begin_alike_are_told_apart():
+    names = [f"a very long name of class {word}" for word in ("one", "two", "three")]
+    ticks = figure_matrix(np.eye(3, dtype=int), names, "m").spec["layout"]["xaxis"]["ticktext"]
+    assert ticks == ["a very l…class one", "a very l…class two", "a very l…ass three"]
+
+
 @pytest.mark.parametrize(
     "mistake",
     [

@@ -307,3 +307,18 @@ def test_a_table_with_labels_beside_texts_that_tell_nothing(target):
     table = table if target == "y,z" else {name: value for name, value in table.items() if name != "z"}
     run = handful.fit("auto", table, target=target, until="steps(2)", batch=32, quiet=True)
     assert run.pipeline.uses == ("a", "tags")
+
+
+@pytest.mark.parametrize("name", ["class", "label", "outcome"])
+def test_an_input_with_the_name_of_a_target_may_be_missing_and_new_at_predict(name, tmp_path, capsys):
+    """The only column of that name was taken for the target: rows that lacked it were refused, new names not said."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({name: rng.choice(["b", "c"], 100), "x": rng.normal(size=100), "mpg": rng.normal(size=100)})
+    run = train(frame, target="mpg")
+    new = frame.drop(columns="mpg").astype({name: object})
+    new.loc[3, name], new.loc[5, name] = None, "a"
+    new.to_csv(tmp_path / "new.csv", index=False)
+    capsys.readouterr()
+    for data in (new, tmp_path / "new.csv", new.to_dict("list"), new.to_dict("records"), pl.from_pandas(new)):
+        assert run.predict(data).shape == (100,)
+        assert f"'{name}' has values not seen before in a row (first 'a')" in capsys.readouterr().err

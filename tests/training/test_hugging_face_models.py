@@ -127,6 +127,31 @@ def test_a_model_that_decodes_its_labels(tmp_path):
         run.predict(data)
 
 
+def test_a_classifier_that_has_a_decoder_predicts_without_labels():
+    config = {"vocab_size": 40, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16,
+              "encoder_attention_heads": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 16, "dropout": 0.0,
+              "max_position_embeddings": 16, "num_labels": 3, "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
+    ids = torch.cat([torch.stack([row[:3] for row in IDS]), torch.full((N, 1), 2)], 1)
+    data = Rows(lambda row: {"input_ids": ids[row], "labels": row % 3})
+    run = handful.fit(made(tf.BartForSequenceClassification, tf.BartConfig, **config), data, loss="model", **FIT)
+    with torch.no_grad():
+        due = run.model(input_ids=ids).logits.argmax(1)
+    assert run.predict(data).tolist() == due.tolist()
+
+
+def test_a_forecaster_has_its_future_values_for_a_target():
+    config = {"num_input_channels": 2, "context_length": 16, "patch_length": 4, "patch_stride": 4, "d_model": 8,
+              "prediction_length": 4, "num_attention_heads": 2, "num_hidden_layers": 1, "ffn_dim": 8}  # fmt: skip
+    series = torch.tensor(RNG.normal(size=(N, 20, 2)), dtype=torch.float32)
+    data = Rows(lambda row: {"past_values": series[row, :16], "future_values": series[row, 16:]})
+    run = handful.fit(made(tf.PatchTSTForPrediction, tf.PatchTSTConfig, **config), data, loss="model", **FIT)
+    with torch.no_grad():
+        due = run.model(past_values=series[:, :16]).prediction_outputs
+    alone = run.predict(Rows(lambda row: {"past_values": series[row, :16]}))
+    torch.testing.assert_close(torch.as_tensor(alone), due)
+    assert run.evaluate(data)["mae"] == pytest.approx(float((due - series[:, 16:]).abs().mean()), rel=1e-5)
+
+
 def test_ids_alone_that_are_padded_on_the_left_are_masked_there():
     ids = torch.nn.utils.rnn.pad_sequence(list(IDS), batch_first=True, padding_side="left")
     model = made(tf.BertForSequenceClassification, tf.BertConfig, num_labels=3, pad_token_id=0, **SIZES)

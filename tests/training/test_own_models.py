@@ -1,5 +1,6 @@
 """Models that return their loss, or several parts: against plain loops, evaluated, resumed, loaded."""
 
+import copy
 import pickle
 from dataclasses import dataclass
 from functools import partial
@@ -217,6 +218,8 @@ def test_scores_are_not_minimised_as_a_loss_and_a_target_that_is_not_given_is_sa
     for kind, loss in ((AddsMargin, "auto"), (AddsMargin, "model"), (MayAddMargin, "model")):
         with pytest.raises(HandfulError, match="gives 3 numbers for each row, which look like scores"):
             handful.fit(kind(), (X, ids), until="steps(2)", loss=loss, **USUAL)
+    with pytest.raises(HandfulError, match=r"gives \[3\] numbers for each row, some below 0, which look like scores"):
+        handful.fit(nn.Linear(5, 3), X, until="steps(2)", loss="model", **USUAL)
     with pytest.raises(HandfulError, match="with loss='model' it is called with the target, too"):
         handful.fit(AddsMargin(), (X, ids), until="steps(2)", loss="cross_entropy", **USUAL)
     run = handful.fit(MayAddMargin(), (X, ids), until="steps(2)", **USUAL)
@@ -1022,3 +1025,62 @@ def test_columns_named_as_optional_arguments_are_given_beside_those_that_are_nee
     run = handful.fit(Sum(), columns | {"y": given}, target="y", valid=None, until="steps(3)", lr=1e-9, quiet=True)
     assert run.predict(columns) == pytest.approx(given, abs=1e-5)
     assert "Left out, as the model's forward does not take them: other." in run.plan.notes
+
+
+class NextToken(nn.Module):
+    """The mean loss of each next id over all places that are none of padding, as causal models make it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.o = nn.Embedding(20, 6, padding_idx=0), nn.Linear(6, 20)
+
+    def forward(self, input_ids: Tensor, labels: Tensor) -> Tensor:
+        logits = self.o(self.e(input_ids).cumsum(1))
+        return F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=-100)
+
+
+def test_what_a_loss_is_a_mean_of_is_not_found_by_chance() -> None:
+    """Of one number in thirty, the mean over rows and that over places are alike in four digits."""
+    for seed in range(24):
+        rng, rows = np.random.default_rng(seed), []
+        for length in rng.integers(4, 9, 24):
+            ids = torch.from_numpy(rng.integers(1, 20, length))
+            rows.append({"input_ids": ids, "labels": ids})
+        torch.manual_seed(seed)
+        run = handful.fit(NextToken(), rows, target="labels", batch=8, lr=0.1, valid=None, until="steps(1)", quiet=True)
+        assert run.plan.choices["loss_form"].value == "mean over places but the first", seed
+
+
+class SumOfSquares(nn.Linear):
+    """The sum over the rows of the squares of what it does not give back, beside what it gives, or alone."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__(5, 5)
+        self.form = form
+
+    def forward(self, x: Tensor) -> Any:
+        out = super().forward(x)
+        loss = F.mse_loss(out, x, reduction="sum")
+        return {"dict": {"loss": loss, "out": out}, "tuple": (loss, out), "views": (loss, out.repeat(2, 1)),
+                "one": {"loss": loss}, "alone": loss}[self.form]  # fmt: skip
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+@pytest.mark.parametrize("form", ["dict", "tuple", "views", "one", "alone"])
+def test_a_sum_that_a_model_makes_without_a_target_is_divided_by_the_rows(form: str, micro_batch: int | None) -> None:
+    torch.manual_seed(0)
+    model, x = SumOfSquares(form).double(), X.double()
+    plain = copy.deepcopy(model)
+    how: dict[str, Any] = {"optimizer": "sgd", "schedule": "constant", "l2": 0, "valid": None, "batch": 8, "lr": 0.05}
+    run = handful.fit(model, x, loss="model", until="steps(3)", micro_batch=micro_batch, quiet=True, **how)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05)
+    for k in range(3):
+        optimizer.zero_grad()
+        rows = x[np.asarray(handful.Order(len(x), seed=0)[8 * k : 8 * k + 8])]
+        (F.mse_loss(nn.Linear.forward(plain, rows), rows, reduction="sum") / 8).backward()
+        optimizer.step()
+    for found, due in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, due, rtol=1e-9, atol=1e-11)
+    with torch.no_grad():
+        whole = float(F.mse_loss(nn.Linear.forward(plain, x), x, reduction="sum")) / len(x)
+    assert run.evaluate(x)["loss"] == pytest.approx(whole, rel=1e-6)

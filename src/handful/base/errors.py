@@ -51,18 +51,45 @@ class StepError(HandfulError):
     """A step that could not be made in the middle of a run, which ends there; what it learned before is kept."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+_SCORES = {
+    "acc": "accuracy", "categoricalaccuracy": "accuracy", "sparsecategoricalaccuracy": "accuracy", "auc": "auroc",
+    "binaryaccuracy": "accuracy", "rocauc": "auroc", "f1score": "f1", "f1macro": "f1", "l1": "mae", "l2": "mse",
+    "meanabsoluteerror": "mae", "meansquarederror": "mse", "rootmeansquarederror": "rmse", "smoothl1": "huber",
+    "pinball": "quantile", "bce": "binary_cross_entropy", "bcewithlogits": "binary_cross_entropy",
+    "ce": "cross_entropy", "nll": "cross_entropy", "log": "cross_entropy", "categoricalcrossentropy": "cross_entropy",
+    "sparsecategoricalcrossentropy": "cross_entropy",
+}  # fmt: skip
+# What other libraries call the values of an option, by what is asked for, without marks and the word loss at its end.
+ELSEWHERE: dict[str, dict[str, str]] = {
+    "loss": _SCORES,
+    "metric": _SCORES,
+    "schedule": {"reducelronplateau": "on_plateau", "linear": "polynomial"},
+    "preprocessing": {"standardscaler": "standardize", "zscore": "standardize", "minmaxscaler": "minmax"},
+    "task": {"binary": "classification", "multiclass": "classification"},
+}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.casefold())
+
+
+def did_you_mean(name: str, known: Iterable[str], what: str = "") -> str:
     """Return " Did you mean 'x'?" for the nearest known name, or the names, of very many the first, when none is near.
+
+    what: what the names are of, in the words of `ELSEWHERE`, where other libraries' names stand for them.
 
     >>> did_you_mean("adamm", ["sgd", "adam"]), did_you_mean("C", ["a", "c"])
     (" Did you mean 'adam'?", " Did you mean 'c'?")
+    >>> did_you_mean("acc", ["accuracy", "mcc"], "metric"), did_you_mean("acc", ["accuracy", "mcc"])
+    (" Did you mean 'accuracy'?", " Did you mean 'mcc'?")
     >>> did_you_mean("zzz", ["sgd", "adam"])
     ' Known: adam, sgd'
     """
-    names = sorted(set(known))
-    near = [n for n in names if n.casefold() == name.casefold()] or difflib.get_close_matches(
-        name, names, 1, cutoff=0.6
-    )
+    names, called = sorted(set(known)), ELSEWHERE.get(what, {})
+    plain = _plain(name).removesuffix("loss") if called else _plain(name)
+    near = [n for n in names if n.casefold() == name.casefold()]
+    near = near or [n for n in names if plain and (_plain(n) == plain or n == called.get(plain))]
+    near = near or difflib.get_close_matches(name, names, 1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {some(names, 200)}"
 
 
@@ -107,6 +134,7 @@ CALLED = {
     "bf16": "precision='bfloat16'",
     "gpu": "device='cuda', and by itself where there is one",
     "metric": "metrics=NAME",
+    "y": "the second of a pair, fit(model, (x, y))",
     "label": "target=COLUMN",
     "labels": "target=COLUMN",
     "val": "valid=SHARE",

@@ -82,7 +82,8 @@ class _Parser(Generic[T]):
                     return joined
                 except TypeError:
                     raise self.error(node, f"a {self.what} cannot be joined with '|' or '&'") from None
-        raise self.error(node, f"'{self.text(node)}' is not a {self.what}{_forms(self.known)}")
+        kind = f"{'an' if self.what[0] in 'aeiou' else 'a'} {self.what}"
+        raise self.error(node, f"'{self.text(node)}' is not {kind}{_forms(self.known)}")
 
     def value(self, node: ast.expr) -> object:
         """An argument: a number, a string, True, False, None, a list of such, or an object."""
@@ -101,7 +102,7 @@ class _Parser(Generic[T]):
 
     def call(self, node: ast.expr, name: str, args: list[object], named: dict[str, object]) -> T:
         if name not in self.known:
-            raise self.error(node, f"there is no '{name}'.{did_you_mean(name, self.known)}")
+            raise self.error(node, f"there is no '{name}'.{did_you_mean(name, self.known, self.what)}")
         make = self.known[name]
         takes = signature(make)
         for key in named.keys() - takes.parameters:
@@ -213,6 +214,11 @@ def _listed(value: Any) -> Any:
     """Numbers of NumPy, arrays and tuples as Python's numbers and lists, which a text can hold."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def is_array(value: object) -> bool:
+    """Whether it is an array, tensor, frame or series, and not one number of these."""
+    return hasattr(value, "__array__") and bool(getattr(value, "shape", ()))
 
 
 def number(

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from handful.base.errors import HandfulError, no_option, shown
+from handful.base.plan import IN_PYTHON
 from handful.base.version import __version__
 from handful.cli import data, results, training, watch
 from handful.cli.flags import app
@@ -58,8 +59,12 @@ def asked_wrongly(problem: Exception) -> str:
     """A usage error as one sentence, with the right name where another tool's was given."""
     name = getattr(problem, "option_name", None)
     alike = getattr(problem, "possibilities", None) or ()
-    if isinstance(name, str) and ("; here it is " in (said := no_option(name, alike)) or alike):
-        return in_flags(said)
+    if isinstance(name, str):
+        if (option := name.lstrip("-").replace("-", "_")) in OPTIONS:
+            there = f"handful.fit(..., {option}=...), in Python," if option in IN_PYTHON else "`handful train`"
+            return f"this command has no {name}; {there} has"
+        if "; here it is " in (said := no_option(name, alike)) or alike:
+            return in_flags(said)
     text = re.sub(r"\s+", " ", str(problem.format_message() if hasattr(problem, "format_message") else problem))
     return text[:1].lower() + text[1:].rstrip(".")
 

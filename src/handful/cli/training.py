@@ -107,7 +107,7 @@ def compare(
 
 
 @command
-@with_options("target", "columns", "windows", "valid", "optimizer", "until", "device", "seed")
+@with_options("target", "columns", "windows", "valid", "optimizer", "until", "device", "seed", "quiet")
 def tune(
     data: Data,
     model: Annotated[str, typer.Option(help="auto, or a ready-made model")] = "auto",

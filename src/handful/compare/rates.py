@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, some
 from handful.compare.budget import Counter
 from handful.compare.experiment import Method, Task, run_experiment
 from handful.report.words import say_number
@@ -63,7 +63,7 @@ def tune(
     tried = sorted(losses.items())
     low, high = tried[0][0], tried[-1][0]
     if not math.isfinite(losses[best]):
-        raise HandfulError(f"with {method.name} every learning rate from {low:g} to {high:g} diverged; give lower lrs")
+        raise HandfulError(f"with {method.name} every rate diverged ({some(sorted(losses), 9)}); give lower lrs")
     counter.done(tries - len(losses))
     counter.say(
         f"{method.name}: learning rate {say_number(best)}, best of {len(tried)} from {say_number(low)} to "

@@ -99,11 +99,20 @@ def loss_in(output: object) -> Tensor:
     return found
 
 
-def losses_in(output: object) -> list[str]:
-    """The names of the losses that `loss_in` adds up, of a dict that holds several and nothing else."""
-    if not isinstance(output, Mapping) or "loss" in output or len(output) < 2:
-        return []
-    return [str(name) for name, part in output.items() if torch.is_tensor(part) and part.ndim == 0]
+def losses_in(output: object) -> tuple[list[str], list[str]]:
+    """The names of the losses that `loss_in` adds up, of a dict that holds several and nothing else; else of the single
+    numbers beside the one that it takes.
+
+    >>> losses_in({"box": torch.tensor(0.25), "kind": torch.tensor(0.5)}), losses_in((torch.tensor(1), torch.tensor(2)))
+    ((['box', 'kind'], []), ([], ['1']))
+    """
+    single = [name for name, part in named_parts(output) if torch.is_tensor(part) and part.ndim == 0]
+    if isinstance(output, Mapping) and "loss" not in output and len(single) == len(output) > 1:
+        return single, []
+    taken = loss_in(output) if len(single) > 1 else None
+    return [], [
+        name for name, part in named_parts(output) if name in single and part is not taken and taken is not None
+    ]
 
 
 CLASSES_FIRST = ".T"  # behind the name of a part: scores [m, C, T] of places, to be taken as [m, T, C]

@@ -21,6 +21,7 @@ from handful.optim.initial_lr import calmer_by_depth
 from handful.optim.parts import may_train, needs_closure
 from handful.optim.rates import set_base
 from handful.plan import defaults as choose
+from handful.plan.asked import must_read
 from handful.plan.balance import calmer, evenness
 from handful.plan.config import Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
@@ -32,7 +33,7 @@ from handful.plan.probe.decide import batch_cap, decide, not_by_ranks, stated_ti
 from handful.plan.probe.decision import Decision
 from handful.plan.probe.memory import FEW_ROWS, in_parts
 from handful.plan.probe.step_time import Throughput, choose_threads, fit_times, measure_precision
-from handful.plan.row_by_row import of_pairs, read_again, rows_at_once, uneven
+from handful.plan.row_by_row import of_pairs, put_together, read_again, rows_at_once, uneven
 from handful.report.live import Live
 from handful.training.objective import Objective
 from handful.training.process.device import autocast, choose_device, needs_float64, using_threads
@@ -75,6 +76,7 @@ def assemble(
         model = as_given(must_be_model(model), chooser)
         plainly = uncompiled(model)
     options = Config.of(given)
+    must_read(asked)
     if options.training_step is not None:
         options = choose.of_own_step(options)
     folder = RunFolder(Path(out)) if out is not None else None
@@ -102,8 +104,8 @@ def _assemble(
     data = drawing("data", options.seed)(open_data)(
         train, options, chooser, model, saved, alone=folder is None and ranks.size == 1
     )
-    if callbacks:
-        read_again(data, callbacks, chooser)
+    read_again(data, callbacks, chooser)
+    put_together(data, chooser)
     device = ranks.place(chooser.put("device", choose_device(options.device, needs_float64(model, options.precision))))
     net = make_model(model, data, options, chooser, device, saved).to(device)
     objective = drawing("data", options.seed)(make_objective)(net, data, options, chooser, device)

@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, ForwardRef, Literal, TypedDict, TypeVar, cast, get_args
 
 from handful.base.errors import HandfulError, no_option
+from handful.base.expression import is_array
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 Auto = Literal["auto"]
 Rates = float | Auto | Mapping[str, float]
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -42,8 +42,8 @@ F = TypeVar("F", bound=Callable[..., object])
 class Kind:
     """The values an option takes: in words, as a test, and how one is read from the text of a command line."""
 
-    words: str = ""
-    fits: Callable[[object], bool] = lambda value: True
+    words: str = "as help(handful.fit) says"
+    fits: Callable[[object], bool] = lambda value: not is_array(value)
     read: Callable[[str], object] = str
     metavar: str = "<str>"
 
@@ -104,6 +104,7 @@ RATES = Kind(
     lambda text: weights(text) if "=" in text else ABOVE_0.read(text),
     "<float>",
 )
+COLUMN = Kind("the name of a column (an array goes in the pair (x, y))")
 YES_OR_NO = Kind(
     "True, False",
     lambda value: isinstance(value, bool),
@@ -120,12 +121,12 @@ class Config:
     32
     """
 
-    target: Annotated[str | None, "the column to predict, where it is not clear; several with commas", Kind()] = None
+    target: Annotated[str | None, "the column to predict, where it is not clear; several with commas", COLUMN] = None
     valid: Annotated[
         "float | Data",
         "share of rows held out (auto: 0.1, at most 20,000 rows), a number of rows, '0.2 by patient' (whole "
         "groups), 'last 0.2', 'last 0.2 by date', other data, or none",
-        Kind(read=reads(int, float)) | None,
+        Kind(fits=lambda value: True, read=reads(int, float)) | None,
     ] = "auto"
     batch: Annotated[
         "int | str | grow_batch",
@@ -181,6 +182,7 @@ class Config:
     columns: Annotated[
         str | Sequence[str] | None,
         "the columns to learn from, 'rooms, area', or those to leave out, '-id, -agent'; in Python also a list",
+        Kind(fits=lambda value: True),
     ] = None
     windows: Annotated[
         "int | str | Mapping[str, object] | None",
@@ -204,7 +206,7 @@ class Config:
     better: Annotated[
         "Better",
         "higher or lower: which values of the score are better, where its name does not say",
-        Kind("'higher', 'lower'", lambda value: value in ("higher", "lower")) | "auto",
+        Kind("'higher', 'lower'", lambda value: str(value) in ("higher", "lower")) | "auto",
     ] = "auto"
     l1: Annotated[float, "L1 penalty", AT_LEAST_0] = 0.0
     l2: Annotated[float | Auto, "L2 penalty (weight decay), or 'auto'", AT_LEAST_0 | "auto"] = "auto"
@@ -222,7 +224,7 @@ class Config:
     class_weight: Annotated[
         str | Sequence[float] | Mapping[object, float] | None,
         "balanced: every class counts the same; a number per class, or by label: 'cat=1, dog=5', in Python a dict",
-        Kind(read=weights) | None,
+        Kind(fits=lambda value: True, read=weights) | None,
     ] = None
     clip_norm: Annotated[float | None, "bound of the gradient's norm", AT_LEAST_0 | None] = None
     clip_value: Annotated[float | None, "bound of each entry of the gradient", AT_LEAST_0 | None] = None
@@ -256,9 +258,7 @@ class Config:
         "how rows are drawn: exact, block, none, replacement; balanced (classes equally often), 'weighted by COLUMN'",
     ] = "exact"
     evaluate_every: Annotated[
-        float | Auto,
-        "epochs between evaluations; 'auto': one, or less in the first epoch and in short runs",
-        ABOVE_0 | "auto",
+        float | Auto, "epochs between evaluations; 'auto': one, or less early on and in short runs", ABOVE_0 | "auto"
     ] = "auto"
     save_every: Annotated[
         int | Auto, "steps between checkpoints; 'auto': where a row is logged, at most every 30 s", AT_LEAST_1 | "auto"
@@ -266,7 +266,7 @@ class Config:
     on_nonfinite: Annotated[
         Literal["stop", "skip", "rollback"],
         "a loss or gradient that is NaN or infinite: 'stop'; 'skip' the mini-batch; 'rollback': go back, halve the lr",
-        Kind("'stop', 'skip', 'rollback'", lambda value: value in ("stop", "skip", "rollback")),
+        Kind("'stop', 'skip', 'rollback'", lambda value: str(value) in ("stop", "skip", "rollback")),
     ] = "stop"
     batch_growth: Annotated[
         "str | growth | grow_batch | None", "how a batch that was chosen may grow: 'auto', None, 'grow_batch(every=10)'"
@@ -276,13 +276,11 @@ class Config:
         "go on with the run that the folder holds; 'auto' as well: start one where it holds none",
         YES_OR_NO | "auto",
     ] = False
-    join: Annotated[
-        bool, "train together with the other ranks that torchrun (or the like) started; False: alone", YES_OR_NO
-    ] = True
+    join: Annotated[bool, "train together with the ranks that torchrun (or the like) started; False: alone"] = True
     sharding: Annotated[
         Literal["fsdp"] | None,
         "'fsdp': each rank holds its part of parameters, gradients and optimizer state, by torch's FSDP2",
-        Kind("'fsdp'", lambda value: value == "fsdp") | None,
+        Kind("'fsdp'", lambda value: str(value) == "fsdp") | None,
     ] = None
     timeout: Annotated[float, "seconds that ranks wait for one another", ABOVE_0] = 120.0
     overwrite: Annotated[bool, "replace the run that the folder holds"] = False
@@ -296,9 +294,8 @@ class Config:
         for name, value in given.items():
             if name not in OPTIONS:
                 raise HandfulError(no_option(name, OPTIONS))
-            kind = OPTIONS[name].kind
-            if not kind.fits(value):
-                raise HandfulError(f"{name} must be {kind.words}, not {value!r}")
+            if not (kind := OPTIONS[name].kind).fits(value):
+                raise HandfulError(f"{name} must be {kind.words}, not {' '.join(repr(value).split())[:200]}")
         return cls(**cast("ConfigOptions", given))
 
 
@@ -379,8 +376,12 @@ class Option:
         return self.type.__forward_arg__ if isinstance(self.type, ForwardRef) else self.type
 
 
-_TEXT = {str: Kind("text", lambda v: isinstance(v, str)), str | None: Kind("text", lambda v: isinstance(v, str | None))}
-_READ = {f.name: (*get_args(f.type), _TEXT.get(get_args(f.type)[0], Kind()))[:3] for f in fields(Config)}
+_USUAL: dict[object, Kind] = {
+    str: Kind("text", lambda v: isinstance(v, str)),
+    str | None: Kind("text", lambda v: isinstance(v, str | None)),
+    bool: Kind("True or False", lambda v: not is_array(v) and v in (True, False)),
+}
+_READ = {f.name: (*get_args(f.type), _USUAL.get(get_args(f.type)[0], Kind()))[:3] for f in fields(Config)}
 OPTIONS = {f.name: Option(f.name, cast("str | float | None", f.default), *_READ[f.name]) for f in fields(Config)}
 
 
@@ -392,7 +393,7 @@ def spelled_out(function: F) -> F:
     (names,) = get_args(packed.annotation)
     options = [option for option in OPTIONS.values() if option.name in names.__annotations__]
     named = [Parameter(o.name, Parameter.KEYWORD_ONLY, default=o.default, annotation=o.hint) for o in options]
-    kept = [p for p in shown.parameters.values() if p is not packed]
+    kept = [p for p in shown.parameters.values() if p.kind not in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)]
     vars(function)["__signature__"] = shown.replace(parameters=[*kept, *named])
     lines = (textwrap.fill(f"{o.name}: {o.help}", 112, subsequent_indent=" " * 4) for o in options)
     function.__doc__ = cleandoc(function.__doc__ or "").replace("{options}", "\n".join(lines))

@@ -23,7 +23,7 @@ from handful.plan.data import Data
 from handful.training.objective import Objective
 from handful.training.special.adapters import decodes, input_names, makes_loss, target_argument
 from handful.training.special.coupling import training_mode
-from handful.training.watch.evaluation import evaluate
+from handful.training.watch.evaluation import evaluate, shapes
 from handful.training.watch.weights import left_as_it_was
 from handful.transform.target import Target
 
@@ -46,7 +46,7 @@ def output_of(model: nn.Module, forward: Callable[[Batch], object], sample: Batc
     except MISTAKES as error:
         given = {k: v for k, v in sample.columns.items() if k not in ("y", "weight")}
         raise HandfulError(
-            f"the model ({type(model).__name__}) fails on a batch of two rows ({_shapes(given)}): {brief(error)}"
+            f"the model ({type(model).__name__}) fails on a batch of two rows ({shapes(given)}): {brief(error)}"
             f"{_in_tuples(given)}{_with_target(model, sample)}"
         ) from error
 
@@ -67,16 +67,20 @@ def _with_target(model: nn.Module, sample: Batch) -> str:
 
 
 def scores_for_loss(objective: Objective, output: object, sample: Batch) -> None:
-    """HandfulError where a model is asked for its loss and gives several numbers for a row that is of one class, as its
-    scores are: their mean would be minimised."""
-    y = sample.columns.get("y")
+    """HandfulError where a model is asked for its loss and gives several numbers for a row that is of one class, or of
+    either sign, as scores and reconstructions are: their mean would be minimised."""
+    name, y = type(objective.model).__name__, sample.columns.get("y")
     match output, y:
         case Tensor(ndim=2), Tensor(ndim=1) if output.shape[1] > 1 and not y.is_floating_point():
-            name = type(objective.model).__name__
             raise HandfulError(
                 f"the model ({name}) is called with the target, too, to make its loss, and gives {output.shape[1]} "
                 "numbers for each row, which look like scores of the classes: let its forward return (F.cross_entropy("
                 "scores, y), scores)"
+            )
+        case Tensor(), _ if output.ndim > 1 and output[0].numel() > 1 and bool((output < 0).any()):
+            raise HandfulError(
+                f"the model ({name}) is asked for its loss, and gives {list(output.shape[1:])} numbers for each row, "
+                "some below 0, which look like scores: let its forward return its loss, one number or one for each row"
             )
 
 
@@ -130,7 +134,7 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
                 "make the loss in a training_step"
             ) from error
         raise HandfulError(
-            f"the loss ({name}) fails on two rows ({_shapes({'output': output, 'target': target})}): {brief(error)}"
+            f"the loss ({name}) fails on two rows ({shapes({'output': output, 'target': target})}): {brief(error)}"
             f"{_in_tuples({'target': target})}"
         ) from error
     if own and target is not None and _spreads(objective.loss, output, target):
@@ -262,15 +266,6 @@ def quietly(model: nn.Module, call: Callable[[], T]) -> T:
     model.eval()
     with drawing("try"), torch.no_grad():
         return call()
-
-
-def _shapes(values: Mapping[str, object]) -> str:
-    return ", ".join(
-        f"{k}: {str(v.dtype).removeprefix('torch.')} {list(v.shape)}"
-        if torch.is_tensor(v)
-        else f"{k}: {type(v).__name__}"
-        for k, v in values.items()
-    )
 
 
 def predicting_part(objective: Objective, batch: Batch, target: Target | None) -> str | None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.base.errors import HandfulError
+from handful.base.errors import HandfulError, shown
 from handful.base.plan import Choice
 from handful.data.base import Batch
 from handful.losses import ctc
@@ -63,7 +63,7 @@ def loss(
     if asked == "cross_entropy":
         target = data.pipeline.target
         if torch.is_tensor(output) and output.ndim == 2 and target and target.classes and not target.dense:
-            _check_scores(output, len(target.classes))
+            _check_scores(output, target, len(target.classes))
         asked = "token_cross_entropy" if _behind_places(output, y) else asked
         function = _softened(as_loss(asked)[0], asked, smoothing, class_weight, data, output)
         _check_kind(function, asked, output, data.pipeline)
@@ -127,10 +127,7 @@ def _check_kind(function: LossFunction, name: str, output: object, pipeline: Pip
             if target.dense or not torch.is_tensor(output) or output.ndim != 2 or output.shape[1] == 1:
                 return
             if pipeline.task == "regression":
-                raise HandfulError(
-                    f"the model gives {output.shape[1]} numbers per row but the target '{target.column}' is one: let "
-                    "it give one, or pass loss='cross_entropy' where the target's numbers are classes"
-                )
+                _check_one(output, target)
             shown = f" ({', '.join(map(str, target.classes[:3]))}{', ...' if len(target.classes) > 3 else ''})"
             numbers = target.dtype != "str"
             way = "; to predict them as numbers pass task='regression' and a model of one output" if numbers else ""
@@ -243,19 +240,17 @@ def _loss_of_task(output: object, y: object, pipeline: Pipeline) -> tuple[str, s
     if task == "classification":
         if output.ndim == 1 or output.shape[-1] == 1:
             if classes != 2:
-                raise HandfulError(
-                    f"the model gives one number per row but the target has {classes} classes; it needs {classes}"
-                )
+                way = ", or task='regression' where they are numbers" if target and target.dtype != "str" else ""
+                said = f"the target has {_many(target, classes)}; it needs {classes}{way}"
+                raise HandfulError(f"the model gives one number per row but {said}")
             return "binary_cross_entropy", "two classes and one output: its logit"
         if output.ndim == 3:
             return "token_cross_entropy", "a class for each token"
-        _check_scores(output, classes or pipeline.outputs)
+        _check_scores(output, target, classes or pipeline.outputs)
         of = f"one of {classes} classes" if classes else f"the shares of {pipeline.outputs} classes"
         return "cross_entropy", f"the target is {of}"
     if task == "language":
         return "token_cross_entropy", "the next token"
-    if task == "multilabel":
-        return "binary_cross_entropy", "several yes-or-no labels per row"
     if task == "sequence":
         if output.ndim != 3:
             raise HandfulError(
@@ -263,6 +258,9 @@ def _loss_of_task(output: object, y: object, pipeline: Pipeline) -> tuple[str, s
                 f"your own that gives scores [rows, places, classes], not [{', '.join(map(str, output.shape))}]"
             )
         return "ctc", "sequences of unaligned labels"
+    _check_one(output, target)
+    if task == "multilabel":
+        return "binary_cross_entropy", "several yes-or-no labels per row"
     return "mse", "the target is a number"
 
 
@@ -282,11 +280,24 @@ def _loss_of_several(output: object, y: object, pipeline: Pipeline, several: Sev
     return together(each, sizes=several.sizes).text(), "the sum of each target's usual loss"
 
 
-def _check_scores(output: Tensor, classes: int) -> None:
-    if output.shape[1] < classes:
+def _check_one(output: Tensor, target: Target | None) -> None:
+    if target and not target.dense and output.ndim == 2 and output.shape[1] > 1:
         raise HandfulError(
-            f"the model gives {output.shape[1]} outputs but the target has {classes} classes; it needs {classes}"
+            f"the model gives {output.shape[1]} numbers per row but the target '{target.column}' is one: let "
+            "it give one, or pass loss='cross_entropy' where the target's numbers are classes"
         )
+
+
+def _check_scores(output: Tensor, target: Target | None, classes: int) -> None:
+    if output.shape[1] < classes:
+        said = f"the target has {_many(target, classes)}; it needs {classes}"
+        raise HandfulError(f"the model gives {output.shape[1]} outputs but {said}")
+
+
+def _many(target: Target | None, classes: int) -> str:
+    """How many classes, and which, so that ids that begin at 1 show."""
+    named = target.classes if target else ()
+    return f"{classes} classes" + (f", {shown(named[0])} to {shown(named[-1])}" if named else "")
 
 
 def _dense_loss(output: Tensor, target: Target, axis: int | None) -> tuple[str, str]:

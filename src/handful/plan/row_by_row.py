@@ -16,7 +16,7 @@ from handful.base.keys import drawing, drawn, seed_all
 from handful.base.machine import wide
 from handful.data.base import Batch
 from handful.data.series import spread_rows
-from handful.losses.outputs import tensors_in
+from handful.losses.outputs import part_of, scores_in, tensors_in
 from handful.plan.config import Config
 from handful.plan.data import Data
 from handful.plan.defaults import Chooser
@@ -35,9 +35,40 @@ _OF_ANY_LENGTH = ("text", "audio", "tokens", "collated")
 def read_again(data: Data, callbacks: Sequence[object], chooser: Chooser) -> None:
     """Have rows read in every step where callbacks may change what a data set of the caller's gives."""
     for source in {id(part): part for part in (data.train, data.held_out) if part is not None}.values():
-        if not source.in_memory and may_change_rows(callbacks, source):
+        if callbacks and not source.in_memory and may_change_rows(callbacks, source):
             source.serial = True
             chooser.notes.append(f"{source.name} is read again in every step: callbacks may change it.")
+
+
+@stopwatch.part(TRIED)
+def put_together(data: Data, chooser: Chooser) -> None:
+    """Say where what a collate function gives for a row depends on the rows beside it. HandfulError where it puts them
+    in an order of its own: predictions would be those of other rows."""
+    n = min(4, len(data.train)) if data.train.collate is not None and data.train.whole is None else 0
+    places = [0, n - 1, *range(1, n - 1)]  # the others beside the first
+
+    def given(order: Sequence[int]) -> tuple[list[Tensor], bool]:
+        found, draws = drawn(lambda: data.train.take(spread_rows(len(data.train), n)[[*order]]))
+        return [t for t in found.tensors().values() if t.ndim and len(t) == n], draws
+
+    def alike(some: Sequence[Tensor], others: Sequence[Tensor], rows: slice, at: Sequence[int] = range(n)) -> bool:
+        pairs = zip(some, others, strict=True)
+        return all(a.shape == b.shape and torch.equal(a[[*at]][rows], b[rows]) for a, b in pairs)
+
+    if n < 3:
+        return
+    (first, draws), (again, _), (moved, _) = given(range(n)), given(range(n)), given(places)
+    if not alike(first, again, slice(None)) or alike(first, moved, slice(1 if draws else n), places):
+        return
+    if not draws and alike(first, moved, slice(None)):
+        raise HandfulError(
+            f"the collate function of {data.train.name} puts rows in an order of its own, so that predictions would be "
+            "those of other rows: let it leave them as they are (pack_padded_sequence has enforce_sorted=False)"
+        )
+    chooser.notes.append(
+        "what the collate function gives for a row depends on the rows beside it, as with MixUp and CutMix; held-out "
+        "rows, scores and predictions are of such rows, too: augment='mixup' or 'cutmix' mixes rows in training alone"
+    )
 
 
 @stopwatch.part(TRIED)
@@ -123,7 +154,8 @@ def beside(objective: Objective, data: Data, count: int) -> list[str]:
     def given(some: Batch, seed: int = 0) -> list[Tensor]:
         seed_all(seed)
         with buffers_kept(model):
-            found = tensors_in(objective.forward(some))
+            output = objective.forward(some)
+        found = tensors_in(part_of(output, scores_in(output)) if objective.of_model else output)  # and not its state
         return [t for t in found if t.is_floating_point() and t.ndim and len(t) == len(some)]
 
     def differ(whole: Sequence[Tensor], apart: Sequence[Tensor]) -> bool:

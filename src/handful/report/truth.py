@@ -61,7 +61,10 @@ def figure_matrix(matrix: ArrayLike, labels: Sequence[str], title: str) -> Figur
 def _heatmap(counts: NDArray[np.int64], share: NDArray[np.float64], names: list[str]) -> "go.Figure":
     k = len(names)
     every, gap = math.ceil(max(k, 1) / NAMED_CLASSES), 1 if k <= 30 else 0
-    short = [html.escape(n if len(n) <= 18 else n[:17] + "…") for n in names]
+    cut = [n if len(n) <= 18 else f"{n[:17]}…" for n in names]
+    if len(set(cut)) < k:  # alike in front
+        cut = [n if len(n) <= 18 else f"{n[:8]}…{n[-9:]}" for n in names]
+    short = [html.escape(n) for n in cut]
     plot = blank("predicted class", "true class")
     # Positions, not names, on the axes: two classes of one name would be merged by a category axis.
     for axes in (plot.update_xaxes, plot.update_yaxes):

@@ -85,7 +85,9 @@ class InputChooser:
             case str() | None:
                 self.name = self.steps or "none"
                 if self.name not in _NAMES:
-                    raise HandfulError(f"there is no preprocessing '{self.name}'.{did_you_mean(self.name, _NAMES)}")
+                    raise HandfulError(
+                        f"there is no preprocessing '{self.name}'.{did_you_mean(self.name, _NAMES, 'preprocessing')}"
+                    )
             case Step():
                 self.given = (self.steps,)
             case Iterable():

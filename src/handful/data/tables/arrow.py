@@ -27,7 +27,7 @@ _TO_PANDAS = (
     "_to_pandas",
     "to_pandas",
 )  # what frames such as modin's have, more of which comes through than in exchange
-_TARGET_NAMES = {"label", "labels", "target", "class", "y", "outcome"}
+_TARGET_NAMES = {"label", "labels", "target", "class", "y", "outcome", "future_values", "target_values"}
 
 
 def is_frame(value: object) -> bool:
@@ -160,9 +160,9 @@ def check_inputs(columns: Iterable[str], o: Options, notes: Sequence[str]) -> No
 
 
 def likely_target(names: Sequence[str], o: Options) -> str | None:
-    """The target named, or the only column with the name of one."""
+    """The target named, or the only column with the name of one; of what a model was trained on, none is guessed."""
     likely = [n for n in names if n.lower() in _TARGET_NAMES and (o.columns is None or n in o.columns)]
-    return o.target or (likely[0] if len(likely) == 1 and len(names) > 1 else None)
+    return o.target or (likely[0] if len(likely) == 1 and len(names) > 1 and not o.schema else None)
 
 
 def with_target(o: Options, names: Sequence[str], notes: list[str]) -> Options:
@@ -176,9 +176,9 @@ def with_target(o: Options, names: Sequence[str], notes: list[str]) -> Options:
         return o
     likely = likely_target(names, o)
     if likely is not None:
-        notes.append(f"the target is taken to be '{likely}', by its name; pass target=... for another.")
+        notes.append(f"the target is taken to be '{likely}', by its name; `target` names another.")
         return replace(o, target=likely)
-    notes.append("no target guessed; pass target=... to name it.")
+    notes.append("no target guessed; `target` names it.")
     return o
 
 

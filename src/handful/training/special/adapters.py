@@ -143,7 +143,7 @@ def makes_loss(model: nn.Module) -> bool:
 
 def decodes(model: nn.Module) -> bool:
     """Whether it is a model of Hugging Face's whose decoder is given the labels."""
-    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False)) and hasattr(model, "generate")
 
 
 def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
@@ -280,7 +280,8 @@ def added_up(
         values, weights = result
         if values.ndim == 0:
             _no_row_weights(row_weight)
-            return values, torch.as_tensor(weights), None
+            weights = torch.as_tensor(weights)
+            return values, weights if weights.numel() else _count(rows, values), None
         if row_weight is not None:
             shaped = row_weight.reshape(-1, *[1] * (values.ndim - 1))
             values, weights = values * shaped, weights * shaped

@@ -42,15 +42,35 @@ def outputs(objective: Objective, batches: Iterable[Batch]) -> Iterator[tuple[Ba
             try:
                 batch = objective.to_device(part)
                 output = infer(objective, batch)
-            except (RuntimeError, MemoryError) as error:
+            except HandfulError:
+                raise
+            except (*MISTAKES, MemoryError) as error:
                 if not is_out_of_memory(error):
-                    raise
+                    raise _failed(objective, part, error) from error
                 if size == 1:
                     raise OutOfMemory(ONE_ROW) from None
                 objective.at_once = (size + 1) // 2
                 continue
             yield part, batch, output
             start += size
+
+
+def _failed(objective: Objective, part: Batch, error: BaseException) -> HandfulError:
+    """That a model fails, with the rows that it was asked for."""
+    which = "row {:,}" if len(part) == 1 else "one of rows {:,} to {:,}"
+    rows = which.format(*part.rows[[0, -1]].tolist())
+    said = f"the model ({type(objective.model).__name__}) fails on {rows}, counted from 0 ({shapes(part.columns)})"
+    return HandfulError(f"{said}: {brief(error)}")
+
+
+def shapes(values: Mapping[str, object]) -> str:
+    """What a batch holds, as messages have it: its columns' dtypes and shapes."""
+    return ", ".join(
+        f"{k}: {str(v.dtype).removeprefix('torch.')} {list(v.shape)}"
+        if torch.is_tensor(v)
+        else f"{k}: {type(v).__name__}"
+        for k, v in values.items()
+    )
 
 
 def outputs_of_all(objective: Objective, batches: Batches, size: int, ranks: Ranks) -> Iterator[tuple[Batch, Any]]:
