@@ -624,3 +624,50 @@ def test_a_prediction_does_not_depend_on_what_a_row_comes_in_or_with(columns, da
             found = run.evaluate(CONTAINERS[container](folder, subset))["accuracy"]
             assert found == pytest.approx(due), container
         assert run.evaluate(store.subset(np.array(some)))["accuracy"] == pytest.approx(due)
+
+
+class _Named(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def forward(self, a, b):
+        return self.layer(torch.stack([a, b], 1))
+
+
+def test_whole_numbers_are_decimals_where_training_had_decimals():
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+    how = {"batch": 16, "lr": 0.05, "until": "steps(4)", "quiet": True}
+    run, named = (
+        handful.fit(torch.nn.Linear(2, 1), (x, x[:, 0]), **how),
+        handful.fit(_Named(), {"a": x[:, 0], "b": x[:, 1], "y": x[:, 0]}, target="y", **how),
+    )
+    rows = [[1, 0], [0, 1]]
+    for model, trained in ((run.model, run), (lambda r: named.model(*r.T), named)):
+        with torch.no_grad():
+            expected = model(torch.tensor(rows, dtype=torch.float32)).squeeze(1).numpy()
+        forms = [rows, np.array(rows), np.array(rows, bool), torch.tensor(rows), np.array(rows, np.uint8)]
+        if trained is named:
+            forms = [{"a": [1, 0], "b": np.array([0, 1], dtype)} for dtype in (int, bool, np.uint8)]
+        for form in forms:
+            np.testing.assert_array_equal(trained.predict(form), expected)
+    assert run.evaluate((np.array(rows), expected))["mae"] > 0
+
+
+def test_whole_decimals_are_ids_where_training_had_ids():
+    ids = np.random.default_rng(0).integers(0, 9, (64, 3))
+    net = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Flatten(), torch.nn.Linear(12, 1))
+    run = handful.fit(net, (ids, ids[:, 0] / 9), batch=16, lr=0.05, until="steps(4)", quiet=True)
+    np.testing.assert_array_equal(run.predict(ids[:5].astype(float)), run.predict(ids[:5]))
+    with pytest.raises(HandfulError, match=r"fails on one of rows 0 to 1, counted from 0 \(x: int64 \[2, 3\]"):
+        run.predict([[1, 2, 3], [1, 2, 99]])
+    with pytest.raises(HandfulError, match=r"Sequential\) fails on row 0, .*x: float64 \[1, 3\]"):
+        run.predict([[1.5, 2, 3]])
+
+
+def test_decimals_stay_decimals_where_training_had_whole_numbers():
+    ages = np.arange(64)
+    run = handful.fit("linear", (ages[:, None], ages * 2.0), lr=0.1, until="epochs(3)", quiet=True)
+    low, between, high = run.predict([[3.0], [3.5], [4.0]])
+    assert low < between < high
+    assert between == run.predict([[3.5]])[0]

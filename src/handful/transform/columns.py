@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
@@ -243,13 +244,28 @@ def foreign(now: Column, trained: Column) -> bool:
     digits = now.kind == trained.kind == "number" and (now.dates == DIGITS) != (trained.dates == DIGITS)
     other = now.kind != trained.kind and {now.kind, trained.kind} <= _WRITABLE and "number" in (now.kind, trained.kind)
     cells = trained.separator is not None and now.kind in _WRITABLE
-    return other or cells or (digits and not is_moment(named(now.type)))
+    return other or cells or _other_numbers(now, trained) or (digits and not is_moment(named(now.type)))
+
+
+def _other_numbers(now: Column, trained: Column) -> bool:
+    """Whether decimals, whole numbers or truth values stand where training had another kind of these."""
+    if now.dtype == trained.dtype or now.kind not in ("number", "tensor"):
+        return False
+    return (now.kind, now.dates) == (trained.kind, trained.dates) and _sort(now.dtype) != _sort(trained.dtype)
+
+
+def _sort(dtype: str) -> str:
+    return "float" if "float" in dtype else "bool" if dtype == "bool" else "int"
 
 
 def as_trained(
     name: str, value: Value, now: Column, trained: Column, where: str, target: str | None = None
 ) -> tuple[Value, Column]:
     """Values of a `foreign` column as training had them, and what they are; HandfulError where they are not."""
+    if torch.is_tensor(value) and _other_numbers(now, trained):
+        turned = value.to(getattr(torch, trained.dtype))
+        same = "float" in trained.dtype or bool((turned == value).all())
+        return (turned, trained) if same else (value, now)  # 1.5 years, where training had whole ones
     o = Options(where, target, schema={name: trained})
     if isinstance(value, Tensor) and now.classes is None:
         written = pa.array(as_digits(value.numpy()) if now.dates == DIGITS else value.numpy(), from_pandas=True)
@@ -273,7 +289,8 @@ def check_same(name: str, trained: Column, source: Source) -> None:
         raise HandfulError(f"{where} is {now.kind}{example}, but was {trained.kind} in training{_turned(now, trained)}")
     if trained.kind == "image" and (now.dtype == "uint8") != (trained.dtype == "uint8"):
         raise HandfulError(f"{where} holds pictures of {now.dtype}, but of {trained.dtype} in training")
-    if None not in trained.shape and not foreign(now, trained) and now.shape != trained.shape:
+    read = now.kind in _WRITABLE and foreign(now, trained)
+    if None not in trained.shape and not read and now.shape != trained.shape:
         said = f"{where} has rows of shape {now.shape}, but of {trained.shape} in training"
         raise HandfulError(f"{said}{_turned(now, trained)}")
     if now.rate != trained.rate:
@@ -284,6 +301,8 @@ def check_same(name: str, trained: Column, source: Source) -> None:
 
 def _turned(now: Column, trained: Column) -> str:
     """The way on where pictures have their channels last, or none, and had them first."""
+    if trained.kind == "image" and now.kind == "tensor" and now.shape == trained.shape:
+        return f": give pixels as {trained.dtype}, as they were then"
     match now.shape, trained.shape:
         case (h, w, n), (k, height, width) if n == k and {(h, w), (height, width)} <= {(h, w), (None, None)}:
             return ": channels come first, as of numpy.moveaxis(a, -1, 1)"
