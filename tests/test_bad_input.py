@@ -278,6 +278,40 @@ def test_an_augmentation_that_the_data_are_not_for_is_refused_before_anything_is
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"until": "minutes(1)"}, "there is no 'minutes'"),
+        ({"until": "epochs(2) |"}, "cannot be read"),
+        ({"schedule": "cosin"}, "Did you mean 'cosine'"),
+        ({"augment": "flipp"}, "Did you mean 'flip'"),
+        ({"optimizer": "sgd(momentumm=0.9)"}, "Did you mean 'momentum'"),
+        ({"loss": "cross_entrpy"}, "Did you mean 'cross_entropy'"),
+        ({"metrics": "f1, acuracy"}, "Did you mean 'accuracy'"),
+        ({"batch": "grow_batch(evry=10)"}, "Did you mean 'every'"),
+        ({"batch_growth": "grow(1)"}, "Did you mean 'growth'"),
+        ({"precision": "float17"}, "precision 'float17' is unknown"),
+        ({"shuffle": "exactt"}, "Did you mean 'exact'"),
+        ({"task": "clasification"}, "Did you mean 'classification'"),
+        ({"recipe": "picture"}, "there is no recipe 'picture'"),
+        ({"init": "no/such/weights.safetensors"}, "init: there is no"),
+        ({"valid": "no/such/valid.csv"}, "'no/such/valid.csv' is not a file"),
+    ],
+)
+def test_a_slip_in_an_option_is_told_before_any_row_is_read(options, words):
+    with pytest.raises(handful.HandfulError, match=re.escape(words)):
+        handful.fit("auto", "no/such/data.csv", **options)
+
+
+def test_the_texts_of_options_are_read_without_drawing_a_number():
+    before = torch.get_rng_state()
+    with pytest.raises(handful.HandfulError, match="is not a file"):
+        handful.fit(
+            "auto", "no/such/data.csv", optimizer="sgd(momentum=0.9)", schedule="cosine", augment="flip", loss="mse"
+        )
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_rows_on_which_a_trained_model_fails_are_named():
     ids = np.random.default_rng(0).integers(0, 9, (64, 3))
     net = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Flatten(), torch.nn.Linear(12, 1))

@@ -321,4 +321,4 @@ def test_an_input_with_the_name_of_a_target_may_be_missing_and_new_at_predict(na
     capsys.readouterr()
     for data in (new, tmp_path / "new.csv", new.to_dict("list"), new.to_dict("records"), pl.from_pandas(new)):
         assert run.predict(data).shape == (100,)
-        assert f"'{name}' has 1 values not seen before (first 'a')" in capsys.readouterr().err
+        assert f"'{name}' has values not seen before in a row (first 'a')" in capsys.readouterr().err

@@ -180,3 +180,48 @@ def test_a_notebook_shows_a_line_for_each_choice_of_a_plan(trained):
     lines = repr(run.plan).splitlines()
     assert len(lines) == len(run.plan.choices)
     assert f"batch: {run.plan.batch} (given)" in lines
+
+
+class OfAnyLength(torch.nn.Module):
+    """The mean over the places of a row, of ids or of numbers."""
+
+    def __init__(self, ids):
+        super().__init__()
+        self.into, self.out = torch.nn.Embedding(30, 2) if ids else torch.nn.Identity(), torch.nn.Linear(2, 3)
+
+    def forward(self, x, attention_mask):
+        mask = attention_mask[..., None].float()
+        return self.out((self.into(x) * mask).sum(1) / mask.sum(1))
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_rows_of_one_length_are_those_of_training_that_had_many(ids, capsys):
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(1, 30, 3 + k % 4) if ids else rng.normal(size=(3 + k % 4, 2)).astype("f4") for k in range(40)]
+
+    class Samples(torch.utils.data.Dataset):
+        def __init__(self, kept):
+            self.kept = list(kept)
+
+        def __len__(self):
+            return len(self.kept)
+
+        def __getitem__(self, k):
+            return {"x": rows[self.kept[k]], "y": self.kept[k] % 3}
+
+    alike = range(2, 40, 4)  # of 5 places
+    run = fit(OfAnyLength(ids), Samples(range(40)), target="y", valid=Samples(alike))
+    whole = run.outputs(Samples(range(40)))
+    for few in ([2], alike):
+        for data in (Samples(few), {"x": np.stack([rows[k] for k in few])}):
+            assert torch.allclose(run.outputs(data), whole[list(few)], atol=1e-6)
+            capsys.readouterr()
+            assert run.predict(data).tolist() == whole[list(few)].argmax(1).tolist()
+            assert ("nothing in them is taken for padding" in capsys.readouterr().err) == (len(few) > 1)
+    scored = run.evaluate(Samples(alike))["loss"]
+    target = torch.tensor([k % 3 for k in alike])
+    assert scored == pytest.approx(float(torch.nn.functional.cross_entropy(whole[list(alike)], target)), rel=1e-5)
+    assert run.history[-1]["valid_loss"] == pytest.approx(scored, rel=1e-5)
+    if ids:
+        with pytest.raises(HandfulError, match="is tensor"):
+            run.outputs({"x": np.ones((2, 5))})

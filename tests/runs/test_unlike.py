@@ -24,7 +24,7 @@ CHANGES = {
 }
 SAID = {
     "h": "(1.702 in",
-    "city": "values not seen before (first 'z')",
+    "city": "values not seen before in 50 rows (first 'z')",
     "day": "2031-0",
     "pay": "'pay' is far",
 }
@@ -57,4 +57,4 @@ def test_like_data_are_not_remarked_on(run, capsys):
     run.as_function()({"h": 170.0, "pay": 2000.0, "city": "z", "day": "2019-01-02"})
     assert not capsys.readouterr().err
     run.predict({"h": 170.0, "pay": 2000.0, "city": "z", "day": "2019-01-02"})
-    assert "'city' has 1 values not seen before (first 'z')" in capsys.readouterr().err
+    assert "'city' has values not seen before in a row (first 'z')" in capsys.readouterr().err

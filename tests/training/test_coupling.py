@@ -277,3 +277,47 @@ def test_an_overlap_of_masks_that_are_alike_is_computed_whole(loss):
         overlap(plain(x[start : start + 8]), y[start : start + 8]).backward()
         optimizer.step()
     torch.testing.assert_close(model.body[0].weight, plain.body[0].weight, rtol=1e-10, atol=1e-14)
+
+
+class Focal(nn.CrossEntropyLoss):
+    def forward(self, o, t):
+        entropy = super().forward(o, t)
+        return ((1 - torch.exp(-entropy)) ** 2 * entropy).mean()
+
+
+class Root(nn.MSELoss):
+    def forward(self, o, t):
+        return super().forward(o, t).sqrt()
+
+
+class Weighted(nn.modules.loss._WeightedLoss):
+    def forward(self, o, t):
+        values = F.cross_entropy(o, t, reduction="none") * UNEVEN.to(o)[t]
+        return values.sum() / UNEVEN.to(o)[t].sum() if self.reduction == "mean" else values
+
+
+def root(o, t, reduction="mean"):
+    squares = (o - t) ** 2
+    return squares.mean().sqrt() if reduction == "mean" else squares.sqrt()
+
+
+@pytest.mark.parametrize("micro_batch", [None, 5])
+@pytest.mark.parametrize("loss", [Focal(), Focal(reduction="none"), Root(), Weighted(), root, Focal(ignore_index=1)])
+def test_kinds_of_torchs_losses_are_minimised_as_they_are_given(loss, micro_batch):
+    numbers = loss is root or isinstance(loss, Root)
+    torch.manual_seed(0)
+    model = (nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)) if numbers else nn.Linear(4, 3)).double()
+    plain, y = copy.deepcopy(model), X[:, 0].double() if numbers else Y
+    run = handful.fit(model, (X.double(), y), loss=loss, micro_batch=micro_batch, **QUICK)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05)
+    for k in range(0, 60, 12):
+        optimizer.zero_grad()
+        loss(plain(X.double()[k : k + 12]), y[k : k + 12]).mean().backward()
+        optimizer.step()
+    for found, due in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, due, rtol=1e-9, atol=1e-11)
+    assert run.pipeline.task == ("regression" if numbers else "classification")
+    with torch.no_grad():
+        assert run.evaluate((X.double(), y))["loss"] == pytest.approx(
+            loss(plain(X.double()), y).mean().item(), rel=1e-6
+        )

@@ -1,5 +1,6 @@
 """Models that return their loss, or several parts: against plain loops, evaluated, resumed, loaded."""
 
+import copy
 import pickle
 from dataclasses import dataclass
 from functools import partial
@@ -1048,3 +1049,38 @@ def test_what_a_loss_is_a_mean_of_is_not_found_by_chance() -> None:
         torch.manual_seed(seed)
         run = handful.fit(NextToken(), rows, target="labels", batch=8, lr=0.1, valid=None, until="steps(1)", quiet=True)
         assert run.plan.choices["loss_form"].value == "mean over places but the first", seed
+
+
+class SumOfSquares(nn.Linear):
+    """The sum over the rows of the squares of what it does not give back, beside what it gives, or alone."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__(5, 5)
+        self.form = form
+
+    def forward(self, x: Tensor) -> Any:
+        out = super().forward(x)
+        loss = F.mse_loss(out, x, reduction="sum")
+        return {"dict": {"loss": loss, "out": out}, "tuple": (loss, out), "views": (loss, out.repeat(2, 1)),
+                "one": {"loss": loss}, "alone": loss}[self.form]  # fmt: skip
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+@pytest.mark.parametrize("form", ["dict", "tuple", "views", "one", "alone"])
+def test_a_sum_that_a_model_makes_without_a_target_is_divided_by_the_rows(form: str, micro_batch: int | None) -> None:
+    torch.manual_seed(0)
+    model, x = SumOfSquares(form).double(), X.double()
+    plain = copy.deepcopy(model)
+    how: dict[str, Any] = {"optimizer": "sgd", "schedule": "constant", "l2": 0, "valid": None, "batch": 8, "lr": 0.05}
+    run = handful.fit(model, x, loss="model", until="steps(3)", micro_batch=micro_batch, quiet=True, **how)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05)
+    for k in range(3):
+        optimizer.zero_grad()
+        rows = x[np.asarray(handful.Order(len(x), seed=0)[8 * k : 8 * k + 8])]
+        (F.mse_loss(nn.Linear.forward(plain, rows), rows, reduction="sum") / 8).backward()
+        optimizer.step()
+    for found, due in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, due, rtol=1e-9, atol=1e-11)
+    with torch.no_grad():
+        whole = float(F.mse_loss(nn.Linear.forward(plain, x), x, reduction="sum")) / len(x)
+    assert run.evaluate(x)["loss"] == pytest.approx(whole, rel=1e-6)

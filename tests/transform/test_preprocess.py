@@ -271,6 +271,14 @@ class TestSteps:
         there = torch.tensor(np.arange(300) % 7 > 0)
         assert abs(found[there, 1].mean()) < 1e-6  # standardised by the values that are there
 
+    def test_tails_and_times_are_of_the_values_that_are_there(self):
+        x, there = np.random.default_rng(0).normal(size=1600), np.arange(1600) < 1000
+        days = 86400.0 * (18_000 + np.arange(1600))  # the median of a thousand days is a noon
+        gaps = {"x": np.where(there, x, np.nan), "day": np.where(there, days, np.nan), "y": x}
+        notes = " ".join(fit_pipeline(handful.open(gaps, target="y"), own_model=False).notes)
+        assert "the place in the week and the year is added" in notes
+        assert "Long tails" not in notes
+
     def test_minmax_is_sklearns(self):
         x = draw(80, 3)
         ours, theirs = MinMax(-1.0, 2.0).fit(chunked(x)), MinMaxScaler((-1, 2)).fit(x)

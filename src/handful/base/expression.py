@@ -82,7 +82,8 @@ class _Parser(Generic[T]):
                     return joined
                 except TypeError:
                     raise self.error(node, f"a {self.what} cannot be joined with '|' or '&'") from None
-        raise self.error(node, f"'{self.text(node)}' is not a {self.what}{_forms(self.known)}")
+        kind = f"{'an' if self.what[0] in 'aeiou' else 'a'} {self.what}"
+        raise self.error(node, f"'{self.text(node)}' is not {kind}{_forms(self.known)}")
 
     def value(self, node: ast.expr) -> object:
         """An argument: a number, a string, True, False, None, a list of such, or an object."""

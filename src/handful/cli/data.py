@@ -62,7 +62,7 @@ def inspect(
 @command
 def doctor() -> object:
     """Show what this machine has (cores, GPU, memory, packages) and what handful does with it."""
-    from handful.plan.doctor import examine_machine
+    from handful.cli.doctor import examine_machine
     from handful.report.tables import print_table
 
     found = examine_machine()

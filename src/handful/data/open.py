@@ -232,11 +232,8 @@ def _is_pairs(rows: list[object]) -> bool:
     return 0 < len(pairs) == len(rows) and not all(isinstance(part, int | float) for part in pairs[0])
 
 
-def _open_path(where: str, o: Options) -> Source:
-    if is_remote(where):
-        if ending(where) in READERS or route_of(where):
-            return open_file(where, o)
-        return _of_store(open_remote_store(where), o)
+def must_be_there(where: str) -> Path:
+    """The path of a file, a folder, a pattern of names or a data set that is known; HandfulError for another."""
     if not where:
         raise HandfulError("the path is empty: name a file, a folder or a data set")
     path = Path(where).expanduser()
@@ -244,6 +241,18 @@ def _open_path(where: str, o: Options) -> Source:
         there = path.exists()
     except OSError as error:
         raise HandfulError(f"'{where[:60]}' cannot be looked up: {error.strerror}") from error
+    if there or where in NAMES or glob.has_magic(where) or is_remote(where):
+        return path
+    raise HandfulError(f"'{where}' is not a file, a folder or a data set that handful knows.{_near(path, NAMES)}")
+
+
+def _open_path(where: str, o: Options) -> Source:
+    if is_remote(where):
+        if ending(where) in READERS or route_of(where):
+            return open_file(where, o)
+        return _of_store(open_remote_store(where), o)
+    path = must_be_there(where)
+    there = path.exists()
     absolute = replace(o, where=str(path.absolute()))  # so that a run can be resumed from another folder
     if where in NAMES and (not there or (path / "run.lock").exists()):  # a run of that name is no data
         return open_embedded(where, o)
@@ -251,9 +260,7 @@ def _open_path(where: str, o: Options) -> Source:
         if path.is_dir():
             return _of_store(open_store(path), absolute) if is_store(path) else open_folder(path, absolute)
         return _open_local(path, absolute)
-    if glob.has_magic(where):
-        return _open_pattern(path, absolute)
-    raise HandfulError(f"'{where}' is not a file, a folder or a data set that handful knows.{_near(path, NAMES)}")
+    return _open_pattern(path, absolute)
 
 
 def _of_store(store: Source, o: Options) -> Source:

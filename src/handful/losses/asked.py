@@ -81,6 +81,17 @@ def as_metrics(metrics: Metrics, space: int | None = None, known: Mapping[str, M
     return list(found.values())
 
 
+def known_metrics(names: str) -> None:
+    """HandfulError for a name of no metric: those of one of several targets end in that of a metric."""
+    for name in filter(None, map(str.strip, names.split(","))):
+        if not any(f"_{name}".endswith(f"_{known}") for known in NAMED):
+            raise _no_metric(name, NAMED)
+
+
+def _no_metric(name: str, known: Iterable[str]) -> HandfulError:
+    return HandfulError(f"there is no metric called '{name}'.{did_you_mean(name, known, 'metric')}")
+
+
 def _metric(asked: object, space: int | None, known: Mapping[str, Metric]) -> Metric:
     match asked:
         case SumMetric() | WholeMetric():
@@ -90,7 +101,7 @@ def _metric(asked: object, space: int | None, known: Mapping[str, Metric]) -> Me
                 return error_rate(asked, space) if asked == "word_error_rate" else known[asked]
             if asked in NAMED:
                 raise HandfulError(f"{does_not_fit(asked)}.{did_you_mean(asked, known, 'metric')}")
-            raise HandfulError(f"there is no metric called '{asked}'.{did_you_mean(asked, known, 'metric')}")
+            raise _no_metric(asked, known)
         case Accumulator():
             higher = getattr(asked, "higher_is_better", None)
             better: Better = "auto" if higher is None else "higher" if higher else "lower"

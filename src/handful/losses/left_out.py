@@ -63,7 +63,8 @@ class LeavingOut:
 
 @dataclass(frozen=True)
 class Summed:
-    """A loss of the caller's own that returns the sum over the rows: (sum, rows), so that the mean is minimised."""
+    """A loss of the caller's own that returns the sum over the rows: (sum, rows that count; empty: all of the batch),
+    so that the mean is minimised."""
 
     loss: LossFunction
 
@@ -72,9 +73,7 @@ class Summed:
             case (total, rows):  # the rows that count
                 return total / rows.clamp_min(1), rows
             case total:
-                count = len(target if isinstance(target, Tensor) else output)
-                total = torch.as_tensor(total)
-                return total, torch.full((), float(count), device=total.device)
+                return (total := torch.as_tensor(total)), total.new_empty(0)
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def task_of(loss: object) -> str | None:
             return "regression"
         case Aligned(values=values) if not isinstance(values, nn.BCELoss | nn.BCEWithLogitsLoss):
             return "regression"
-        case cross_entropy() | focal() | Counted():
+        case cross_entropy() | focal() | Counted() | nn.CrossEntropyLoss() | nn.NLLLoss():
             return "classification"
     return None
 
@@ -145,6 +144,8 @@ def link_of(loss: object) -> str | None:
             return "sigmoid"
         case binary_cross_entropy_of_probabilities() | nn.BCELoss():
             return "itself"
+        case nn.CrossEntropyLoss() | nn.NLLLoss():
+            return None
         case _Loss() | mse() | mae() | huber() | quantile():
             return ""
     return None

@@ -259,7 +259,7 @@ def name_of(loss: object) -> str | None:
 def as_loss(loss: object) -> tuple[LossFunction, str, list[str]]:
     """The loss function, its text, and notes, of a name ("huber(delta=2)"), a torch loss, or any callable.
 
-    A torch loss module or function with `reduction="mean"` is asked for its values per row instead; one that compares
+    A module or function of torch with `reduction="mean"` is asked for its values per row instead; one that compares
     number with number gets the target in the output's dtype and shape.
     """
     text = loss if isinstance(loss, str) else name_of(loss)
@@ -279,9 +279,15 @@ def as_loss(loss: object) -> tuple[LossFunction, str, list[str]]:
         case _ if not callable(loss):
             raise HandfulError(f"loss must be a name or a callable (output, target), not {type(loss).__name__}")
     title = getattr(loss, "__name__", None) or type(loss).__name__
-    if "reduction" in parameters_of(loss):
+    if "reduction" in parameters_of(loss) and _of_torch(function):
         return partial(loss, reduction="none"), title, []
     return loss, title, []
+
+
+def _of_torch(loss: object) -> bool:
+    """Whether values per row of a loss are what its mean is of: one of the caller's own may make another number of
+    torch's mean, or take its own, weighted one."""
+    return str(getattr(loss, "__module__", "")).startswith("torch.")
 
 
 def parameters_of(function: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
@@ -293,13 +299,13 @@ def parameters_of(function: Callable[..., object]) -> Mapping[str, inspect.Param
 
 
 def _module_values(loss: _Loss) -> tuple[LossFunction, str, list[str]]:
-    """A torch loss module, asked for values per row."""
+    """A torch loss module, asked for values per row; a kind of the caller's own as it is."""
+    if not _of_torch(loss):
+        return Aligned(loss) if isinstance(loss, _ELEMENTWISE) else loss, repr(loss), []
     values = copy.deepcopy(loss)
     values.reduction = "none"
-    notes = []
-    if loss.reduction == "sum":
-        title = type(loss).__name__
-        notes.append(f"{title} asked for a sum; the mini-batch's mean is used, so lr keeps its meaning")
+    said = f"{type(loss).__name__} asked for a sum; the mini-batch's mean is used, so lr keeps its meaning"
+    notes = [said] if loss.reduction == "sum" else []
     match values:
         case nn.CrossEntropyLoss() | nn.NLLLoss():
             return Counted(values), repr(loss), notes

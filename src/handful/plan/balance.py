@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
+from handful.batches.arguments import SHUFFLES
 from handful.data.base import Rows, Source
 from handful.data.tables.cells.strings import composed
 from handful.report.words import say_share
@@ -23,6 +24,13 @@ BALANCED, WEIGHTED = "balanced", "weighted by "  # ways to draw rows, with repla
 UNEVEN = 5.0  # times that the commonest class is larger than the rarest: then accuracy hides how the rare ones fare
 FEW = 5  # held-out rows of a class: below, its share of balanced accuracy moves in steps of a quarter or more
 ENOUGH = 500  # rows of other classes than the commonest, or an eighth of few rows: below, Adam goes more slowly
+
+
+def known_shuffle(how: str) -> None:
+    """HandfulError for a way to draw rows that there is not."""
+    known = (*SHUFFLES, BALANCED, f"{WEIGHTED}COLUMN")
+    if how not in known[:-1] and not sampling_column(how):
+        raise HandfulError(f"shuffle '{how}' is not known.{did_you_mean(how, known)}")
 
 
 def sampling_column(shuffle: str) -> str | None:

@@ -21,6 +21,7 @@ from handful.optim.initial_lr import calmer_by_depth
 from handful.optim.parts import may_train, needs_closure
 from handful.optim.rates import set_base
 from handful.plan import defaults as choose
+from handful.plan.asked import must_read
 from handful.plan.balance import calmer, evenness
 from handful.plan.config import Config
 from handful.plan.data import Data, make_batches, open_data, validation_batches
@@ -75,6 +76,7 @@ def assemble(
         model = as_given(must_be_model(model), chooser)
         plainly = uncompiled(model)
     options = Config.of(given)
+    must_read(asked)
     if options.training_step is not None:
         options = choose.of_own_step(options)
     folder = RunFolder(Path(out)) if out is not None else None

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError
 from handful.base.keys import drawing
 from handful.base.machine import in_bytes
 from handful.base.plan import Choice
@@ -29,7 +29,7 @@ from handful.losses.outputs import tensors_in
 from handful.models import FEW_ROWS, MODELS, named
 from handful.plan import balance
 from handful.plan import defaults as choose
-from handful.plan.balance import BALANCED, WEIGHTED, sampling_column
+from handful.plan.balance import BALANCED, known_shuffle, sampling_column
 from handful.plan.config import Config
 from handful.plan.defaults import Chooser, describe
 from handful.training.special.adapters import first_argument, length_arguments, makes_loss, named_arguments
@@ -324,9 +324,7 @@ def make_batches(data: Data, options: Config, chooser: Chooser, device: torch.de
 def order_of(data: Data, options: Config, chooser: Chooser) -> Order:
     """The order of the training rows; drawn with replacement, if classes are balanced or rows weighted by a column."""
     n, how, every = len(data.train), options.shuffle, np.arange(len(data.train), dtype=np.int64)
-    if how not in (*SHUFFLES, BALANCED) and not sampling_column(how):
-        known = (*SHUFFLES, BALANCED, f"{WEIGHTED}COLUMN")
-        raise HandfulError(f"shuffle '{how}' is not known.{did_you_mean(how, known)}")
+    known_shuffle(how)
     if how in SHUFFLES:
         return Order(n, seed=options.seed, shuffle=how)
     chooser.notes.append(

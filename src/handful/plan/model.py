@@ -115,23 +115,28 @@ def show_rows(net: nn.Module, objective: Objective, data: Data, seed: int) -> No
         net.begin(batch.columns["x"])
 
 
-@part("making the model")
-def start_from(net: nn.Module, init: str | PathLike[str], here: Pipeline, chooser: Chooser) -> None:
-    """Give the model those weights of a file or a run that fit its own by name and shape, and say what did not, and
-    what a run's were learned with that is not so here."""
+def weights_at(init: object) -> Path:
+    """The path of weights to start from; HandfulError where there are none, or a pickle."""
     if not isinstance(init, str | PathLike):
         raise HandfulError(
             f"init takes the path of a .safetensors file or of a run, not {type(init).__name__}: weights in memory are "
             "put in by model.load_state_dict(weights) before"
         )
-    path, own = Path(init), net.state_dict()
-    if not path.exists():
+    if not (path := Path(init)).exists():
         raise HandfulError(f"init: there is no {path}")
     if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
         raise HandfulError(
             f"init: {path} is a pickle, which is never read, as it can run any code; rewrite it where it is your own: "
             f"safetensors.torch.save_file(torch.load('{path}', weights_only=True), '{path.stem}.safetensors')"
         )
+    return path
+
+
+@part("making the model")
+def start_from(net: nn.Module, init: str | PathLike[str], here: Pipeline, chooser: Chooser) -> None:
+    """Give the model those weights of a file or a run that fit its own by name and shape, and say what did not, and
+    what a run's were learned with that is not so here."""
+    path, own = weights_at(init), net.state_dict()
     run = RunFolder(path) if path.is_dir() else None
     found = run.kept_weights()[0] if run else read_tensors(path)
     chooser.notes += learned_with(run.pipeline(), here, str(path)) if run else []

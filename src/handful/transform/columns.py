@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from handful.base.errors import HandfulError, did_you_mean
-from handful.data.base import Column, Source, Value, View, Windows
+from handful.data.base import Column, Ragged, Source, Value, View, Windows
+from handful.data.gather import offsets_of
 from handful.data.open import open as open_source
 from handful.data.options import Options
 from handful.data.tables.cells.dates import DIGITS, as_digits
@@ -174,14 +175,19 @@ def without(source: Source, out: Sequence[str]) -> Source:
     return kept
 
 
+def known_recipe(recipe: str) -> None:
+    """HandfulError for a recipe that there is not."""
+    if recipe not in (*KINDS, OTHER):
+        raise HandfulError(f"there is no recipe '{recipe}'.{did_you_mean(recipe, [*KINDS])}")
+
+
 def select(source: Source, recipe: str, keep: Iterable[str | None] = (), where: object = None) -> Source:
     """The source with the columns that the recipe learns from, the target (but not for language) and those in `keep`;
     where: what it was opened from, to be read again.
 
     Raises HandfulError where no column fits the recipe, and for one that is not known.
     """
-    if recipe not in KINDS:
-        raise HandfulError(f"there is no recipe '{recipe}'.{did_you_mean(recipe, [*KINDS])}")
+    known_recipe(recipe)
     kinds = KINDS[recipe]
     fits = [
         name for name in source.inputs if name not in set(keep)
@@ -244,7 +250,8 @@ def foreign(now: Column, trained: Column) -> bool:
     digits = now.kind == trained.kind == "number" and (now.dates == DIGITS) != (trained.dates == DIGITS)
     other = now.kind != trained.kind and {now.kind, trained.kind} <= _WRITABLE and "number" in (now.kind, trained.kind)
     cells = trained.separator is not None and now.kind in _WRITABLE
-    return other or cells or _other_numbers(now, trained) or (digits and not is_moment(named(now.type)))
+    other = other or cells or _other_numbers(now, trained)
+    return other or (digits and not is_moment(named(now.type))) or of_one_length(now, trained)
 
 
 def _other_numbers(now: Column, trained: Column) -> bool:
@@ -258,14 +265,26 @@ def _sort(dtype: str) -> str:
     return "float" if "float" in dtype else "bool" if dtype == "bool" else "int"
 
 
+def of_one_length(now: Column, trained: Column) -> bool:
+    """Whether rows that differed in length in training are all of one here, as a single row is."""
+    whole = trained.kind != "tokens" or now.dtype.startswith(("int", "uint"))
+    alike = trained.shape[:1] == (None,) and now.shape[1:] == trained.shape[1:]
+    return now.kind == "tensor" and trained.kind in ("tokens", "tensor") and not now.varies and alike and whole
+
+
 def as_trained(
     name: str, value: Value, now: Column, trained: Column, where: str, target: str | None = None
 ) -> tuple[Value, Column]:
     """Values of a `foreign` column as training had them, and what they are; HandfulError where they are not."""
     if torch.is_tensor(value) and _other_numbers(now, trained):
         turned = value.to(getattr(torch, trained.dtype))
-        same = "float" in trained.dtype or bool((turned == value).all())
-        return (turned, trained) if same else (value, now)  # 1.5 years, where training had whole ones
+        if "float" in trained.dtype or bool((turned == value).all()):
+            value, now = turned, replace(now, dtype=trained.dtype)
+        if not of_one_length(now, trained):
+            return value, now  # 1.5 years as they are, where training had whole ones
+    if isinstance(value, Tensor) and of_one_length(now, trained):
+        lengths = [value.shape[1]] * len(value)
+        return Ragged(value.flatten(0, 1), torch.from_numpy(offsets_of(lengths))), trained
     o = Options(where, target, schema={name: trained})
     if isinstance(value, Tensor) and now.classes is None:
         written = pa.array(as_digits(value.numpy()) if now.dates == DIGITS else value.numpy(), from_pandas=True)

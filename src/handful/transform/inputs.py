@@ -174,10 +174,13 @@ class TableInput:
             encoders.append(Categories(other=self.layout == "split").of({classes[c]: n for c, n in found.items()}))
         done = replace(self, impute=impute, encoders=tuple(encoders), features=names, steps=())
         for step in self.steps if self.numbers else ():
-            if isinstance(step, Standardize) and all(before.keeps_missing for before in done.steps):
+            standard = step if isinstance(step, Standardize) else None
+            if (standard or step.keeps_missing) and all(before.keeps_missing for before in done.steps):
                 # of the values that are there, not of those that were filled in
-                idle = all(before.idle for before in done.steps)
-                step = step.of(moments) if idle else step.fit(done.shaped(done.matrix(batch)) for batch in read())
+                if standard and all(before.idle for before in done.steps):
+                    step = standard.of(moments)
+                else:
+                    step = step.fit(done.shaped(done.matrix(batch)) for batch in read())
             else:
                 step = step.fit(done.shaped(impute.fill(done.matrix(batch))) for batch in read())
             done = replace(done, steps=(*done.steps, step))

@@ -215,8 +215,8 @@ class Pipeline:
         extra = {self.target.column if self.target else None, self.weight}
         return tuple(name for name in self.trained_on if name not in extra)
 
-    def check(self, source: Source, *, target: bool = False) -> list[str]:
-        """Whether this source can be fed in: notes on columns that are ignored.
+    def check(self, source: Source, *, target: bool = False) -> None:
+        """Whether this source can be fed in.
 
         target: also demand the target column. Raises HandfulError for a column that is missing, of another
         kind, of another shape or, for sound, at another rate than in training.
@@ -227,8 +227,6 @@ class Pipeline:
                 hint = f".{did_you_mean(name, source.columns)}" if source.columns else ""
                 raise HandfulError(f"{source.name} has no column '{name}', which the model was trained with{hint}")
             check_same(name, self.trained_on[name], source)
-        extra = [name for name in source.columns if name not in self.trained_on]
-        return [f"Ignored, because training did not use them: {', '.join(extra)}."] if extra else []
 
     def on(self, source: Source, *, target: bool | None = None) -> "Pipeline":
         """This pipeline for batches of another source: checked, its category codes translated by name.

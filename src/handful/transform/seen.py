@@ -20,6 +20,7 @@ from handful.data.base import Batch, Column, Rows, Source
 from handful.data.series import spread_rows
 from handful.data.tables.cells.dates import DATES, DURATION, TIME_OF_DAY
 from handful.data.tables.cells.strings import NEW
+from handful.transform.columns import of_one_length
 from handful.transform.inputs import TableInput
 from handful.transform.pipeline import Pipeline
 from handful.transform.rows import chunks_of, original_rows
@@ -150,7 +151,7 @@ def of_the_same(train: Source, valid: Source) -> list[str]:
     >>> visits = open({"patient": [f"p{k // 4}" for k in range(400)], "x": np.arange(400.0) ** 2, "y": [0.5] * 400})
     >>> from handful.data.split import split
     >>> of_the_same(*split(visits, 0.1))[0][:59]
-    "each 'patient' has 4 rows on average, and 100% of the held-o"
+    "each 'patient' has 3.6 rows on average, and 100% of the hel"
     """
     names = [n for n in train.inputs if _WHO.search(n) and train.columns[n].kind in ("number", "category")]
     if len(names) != 1 or not train.in_memory or train.columns[names[0]].shape:
@@ -218,8 +219,12 @@ def of_known_classes(source: Source, pipeline: Pipeline) -> tuple[Source, list[s
 
 def unlike(source: Source, pipeline: Pipeline) -> list[str]:
     """Sentences on columns of a table that are not as training had them: names that it had not, and numbers of which
-    the middle, in at most _LOOKED rows, is _FAR from those of training, as in another unit or at another time."""
-    found = [note.rstrip(".") for note in source.notes if NEW in note]
+    the middle, in at most _LOOKED rows, is _FAR from those of training, as in another unit or at another time; and on
+    rows that are all of one length, where they were not."""
+    found, trained_on = [note.rstrip(".") for note in source.notes if NEW in note], pipeline.trained_on
+    same = [k for k, now in source.columns.items() if k in trained_on and of_one_length(now, trained_on[k])]
+    if same and len(source) > 1:
+        found.append(f"rows of {some(same)} are all of one length here: nothing in them is taken for padding")
     table = pipeline.input
     if not isinstance(table, TableInput) or len(source) < 2 or not table.numbers or pipeline.cut:
         return found
@@ -229,7 +234,7 @@ def unlike(source: Source, pipeline: Pipeline) -> list[str]:
     for k, name in enumerate(table.features):
         there = scaled[:, k][~torch.isnan(x[:, k])]
         if len(there) > 1 and abs(float(there.median())) > _FAR:
-            column = pipeline.trained_on.get(name)
+            column = trained_on.get(name)
             here, trained = float(x[:, k].nanmedian()), float(median.flatten()[k])
             both = f"{_value(here, column)} in the middle here, {_value(trained, column)} there"
             found.append(f"'{name}' is far from what it was in training ({both}): is it the same, in the same unit?")

@@ -43,6 +43,12 @@ _FEW, _FAR = 50, 0.25  # rows from which on one is far from the others; of the v
 _UNIQUE = 1_000_000  # distinct values kept while looking for classes
 
 
+def known_task(task: str) -> None:
+    """HandfulError for a task that there is not."""
+    if task not in TASKS:
+        raise HandfulError(f"there is no task '{task}'.{did_you_mean(task, TASKS, 'task')}")
+
+
 class TargetFitter:
     """Looks at the training rows' target chunk by chunk, then decides what it is; notes: what was decided and why."""
 
@@ -114,8 +120,8 @@ class TargetFitter:
     def decide(self, own_model: bool, task: str | None, by_place: str | None = None) -> Target:
         """The Target. task: the user's word, which wins; by_place: rows that differ in length hold a class for each
         place, see `Target.places`."""
-        if task is not None and task not in TASKS:
-            raise HandfulError(f"there is no task '{task}'.{did_you_mean(task, TASKS, 'task')}")
+        if task is not None:
+            known_task(task)
         if self.column.kind == "collated":
             self._note("reaches the loss as the collate function gives it: no score is known for it.")
             return AsItIs(self.name, "object", (), 0, part=None)

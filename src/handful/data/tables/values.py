@@ -205,7 +205,8 @@ def _category(key: str, column: pa.ChunkedArray, wanted: Column, o: Options, not
     if key != o.target:  # what becomes of such rows of a target is said where they are scored
         become = "treated as missing in this column" if wanted.open else "read as missing"
         first = column[int(unknown[0])].as_py()
-        notes.append(f"'{key}' has {len(unknown):,} values {NEW} (first '{first}'): {become}.")
+        rows = "a row" if len(unknown) == 1 else f"{len(unknown):,} rows"
+        notes.append(f"'{key}' has values {NEW} in {rows} (first '{first}'): {become}.")
     return Dense(codes, replace(wanted, classes=classes, open=False))
 
 

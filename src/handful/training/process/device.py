@@ -41,12 +41,17 @@ def needs_float64(model: object, precision: str) -> bool:
     return precision == "float64" or bool(own & {torch.float64, torch.complex128})
 
 
-def choose_precision(asked: str, device: str, model: nn.Module) -> tuple[Choice, torch.dtype | None]:
-    """bfloat16 autocast of a float32 model on a GPU that computes in it, else the model's own; and the autocast
-    dtype."""
+def known_precision(asked: str) -> None:
+    """HandfulError for a precision that there is not."""
     known = ("auto", "float32", "bfloat16", "float64")
     if asked not in known:
         raise HandfulError(f"precision '{asked}' is unknown.{did_you_mean(asked, known)}")
+
+
+def choose_precision(asked: str, device: str, model: nn.Module) -> tuple[Choice, torch.dtype | None]:
+    """bfloat16 autocast of a float32 model on a GPU that computes in it, else the model's own; and the autocast
+    dtype."""
+    known_precision(asked)
     own = {p.dtype for p in model.parameters() if p.is_floating_point()}
     if asked != "auto":
         choice = Choice(asked, "given")

@@ -280,7 +280,8 @@ def added_up(
         values, weights = result
         if values.ndim == 0:
             _no_row_weights(row_weight)
-            return values, torch.as_tensor(weights), None
+            weights = torch.as_tensor(weights)
+            return values, weights if weights.numel() else _count(rows, values), None
         if row_weight is not None:
             shaped = row_weight.reshape(-1, *[1] * (values.ndim - 1))
             values, weights = values * shaped, weights * shaped

@@ -83,7 +83,7 @@ class Step(Generic[V]):
     A subclass is a frozen dataclass with `__call__` and, if it has something to learn, `learn`.
     """
 
-    keeps_missing: ClassVar[bool] = False  # whether NaN stays NaN, so that what follows may be fitted without them
+    keeps_missing: ClassVar[bool] = False  # whether NaN stays NaN, so that it and what follows are fitted without them
 
     def __init_subclass__(cls) -> None:
         stored(cls)

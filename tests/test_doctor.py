@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from handful.plan.doctor import examine_machine
+from handful.cli.doctor import examine_machine
 
 
 def test_it_tells_what_is_here() -> None:
