@@ -250,8 +250,15 @@ def foreign(now: Column, trained: Column) -> bool:
     digits = now.kind == trained.kind == "number" and (now.dates == DIGITS) != (trained.dates == DIGITS)
     other = now.kind != trained.kind and {now.kind, trained.kind} <= _WRITABLE and "number" in (now.kind, trained.kind)
     cells = trained.separator is not None and now.kind in _WRITABLE
-    other = other or cells or _other_numbers(now, trained)
-    return other or (digits and not is_moment(named(now.type))) or of_one_length(now, trained)
+    numbers = _other_numbers(now, trained) or of_one_length(now, trained)
+    return other or cells or numbers or (digits and not is_moment(named(now.type)))
+
+
+def of_one_length(now: Column, trained: Column) -> bool:
+    """Whether rows that differed in length in training are all of one here, as a single row is."""
+    whole = trained.kind != "tokens" or now.dtype.startswith(("int", "uint"))
+    alike = trained.shape[:1] == (None,) and now.shape[1:] == trained.shape[1:]
+    return now.kind == "tensor" and trained.kind in ("tokens", "tensor") and not now.varies and alike and whole
 
 
 def _other_numbers(now: Column, trained: Column) -> bool:
@@ -265,23 +272,17 @@ def _sort(dtype: str) -> str:
     return "float" if "float" in dtype else "bool" if dtype == "bool" else "int"
 
 
-def of_one_length(now: Column, trained: Column) -> bool:
-    """Whether rows that differed in length in training are all of one here, as a single row is."""
-    whole = trained.kind != "tokens" or now.dtype.startswith(("int", "uint"))
-    alike = trained.shape[:1] == (None,) and now.shape[1:] == trained.shape[1:]
-    return now.kind == "tensor" and trained.kind in ("tokens", "tensor") and not now.varies and alike and whole
-
-
 def as_trained(
     name: str, value: Value, now: Column, trained: Column, where: str, target: str | None = None
 ) -> tuple[Value, Column]:
     """Values of a `foreign` column as training had them, and what they are; HandfulError where they are not."""
     if torch.is_tensor(value) and _other_numbers(now, trained):
         turned = value.to(getattr(torch, trained.dtype))
-        if "float" in trained.dtype or bool((turned == value).all()):
-            value, now = turned, replace(now, dtype=trained.dtype)
+        if "float" not in trained.dtype and not bool((turned == value).all()):
+            return value, now  # 1.5 years, where training had whole ones
         if not of_one_length(now, trained):
-            return value, now  # 1.5 years as they are, where training had whole ones
+            return turned, trained
+        value = turned
     if isinstance(value, Tensor) and of_one_length(now, trained):
         lengths = [value.shape[1]] * len(value)
         return Ragged(value.flatten(0, 1), torch.from_numpy(offsets_of(lengths))), trained
