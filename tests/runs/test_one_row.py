@@ -153,6 +153,35 @@ def test_pictures_with_channels_last_are_refused_with_the_way_on(dtype):
         grey.predict(x[:, 0])
 
 
+def test_a_row_of_a_frame_as_a_series(trained):
+    run, frame = trained
+    assert run.predict(frame.iloc[3]).tolist() == run.predict(frame.iloc[3:4]).tolist()
+
+
+def test_arrays_without_what_training_had_are_told_the_way_on(trained):
+    run, _ = trained
+    with pytest.raises(
+        HandfulError, match=r"^arrays has no names of columns: give a DataFrame, or a dict, with \w+, \w+"
+    ):
+        run.predict(np.ones((2, 2)))
+    rng = np.random.default_rng(0)
+    vectors = fit("linear", (rng.normal(size=(64, 3)), rng.normal(size=64)))
+    with pytest.raises(HandfulError, match=r"in training: one row alone is a\[None\]$"):
+        vectors.predict(np.ones(3))
+    pictures = fit("linear", (rng.integers(0, 255, (64, 3, 8, 9), np.uint8), rng.integers(0, 2, 64)))
+    picture = np.ones((8, 9, 3), np.uint8)
+    with pytest.raises(HandfulError, match=r"one alone is numpy.moveaxis\(a, -1, 0\)\[None\]$"):
+        pictures.predict(picture)
+    assert len(pictures.predict(np.moveaxis(picture, -1, 0)[None])) == 1
+
+
+def test_a_notebook_shows_a_line_for_each_choice_of_a_plan(trained):
+    run, _ = trained
+    lines = repr(run.plan).splitlines()
+    assert len(lines) == len(run.plan.choices)
+    assert f"batch: {run.plan.batch} (given)" in lines
+
+
 class OfAnyLength(torch.nn.Module):
     """The mean over the places of a row, of ids or of numbers."""
 

@@ -72,6 +72,10 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "notes", tuple(map(without_secrets, self.notes)))
 
+    def __repr__(self) -> str:
+        """A line for each choice, as a notebook shows it."""
+        return "\n".join(f"{name}: {c.value} ({c.status})" for name, c in self.choices.items())
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name in ("choices", "notes"):  # not there yet while being copied
             raise AttributeError(name)

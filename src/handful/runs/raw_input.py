@@ -43,6 +43,9 @@ def open_raw(
     if collate is not None:
         return open_source(data, name=name, columns=schema, collate=collate)
     data = [data] if hasattr(data, "getbands") else data  # one picture of Pillow's
+    match data:
+        case object(ndim=1, index=names, to_dict=row) if any(name in names for name in schema):
+            data = row()  # a row of a frame, as a Series
     if isinstance(data, Mapping) and not is_sparse(data):
         several = (_is_several(value, schema.get(name)) for name, value in data.items())
         data = data if all(several) else [data]

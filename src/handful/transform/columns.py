@@ -306,21 +306,22 @@ def check_same(name: str, trained: Column, source: Source) -> None:
         if trained.kind == "collated":
             raise HandfulError(f"{where} is to be put together as in training: handful.open(data, collate=...)")
         example = f" ('{now.classes[0]}')" if now.classes else f" {list(now.shape)}" if now.shape else ""
-        raise HandfulError(f"{where} is {now.kind}{example}, but was {trained.kind} in training{_turned(now, trained)}")
+        way = _turned(now, trained, len(source))
+        raise HandfulError(f"{where} is {now.kind}{example}, but was {trained.kind} in training{way}")
     if trained.kind == "image" and (now.dtype == "uint8") != (trained.dtype == "uint8"):
         raise HandfulError(f"{where} holds pictures of {now.dtype}, but of {trained.dtype} in training")
     read = now.kind in _WRITABLE and foreign(now, trained)
     if None not in trained.shape and not read and now.shape != trained.shape:
         said = f"{where} has rows of shape {now.shape}, but of {trained.shape} in training"
-        raise HandfulError(f"{said}{_turned(now, trained)}")
+        raise HandfulError(f"{said}{_turned(now, trained, len(source))}")
     if now.rate != trained.rate:
         raise HandfulError(
             f"{where} is sound at {now.rate} Hz, but was at {trained.rate} Hz in training; resample it first"
         )
 
 
-def _turned(now: Column, trained: Column) -> str:
-    """The way on where pictures have their channels last, or none, and had them first."""
+def _turned(now: Column, trained: Column, rows: int) -> str:
+    """The way on where pictures have their channels last, or none, and had them first; where one row is given alone."""
     if trained.kind == "image" and now.kind == "tensor" and now.shape == trained.shape:
         return f": give pixels as {trained.dtype}, as they were then"
     match now.shape, trained.shape:
@@ -330,4 +331,8 @@ def _turned(now: Column, trained: Column) -> str:
             return ": a channel comes first, as of a[:, None]"
         case (h, w), (_, height, width) if {(h, w), (height, width)} <= {(h, w), (None, None)}:
             return ": one alone is a[None]"
+        case (w, n), (k, height, width) if n == k and {(rows, w), (height, width)} <= {(rows, w), (None, None)}:
+            return ": one alone is numpy.moveaxis(a, -1, 0)[None]"
+        case (), (n,) if n == rows:
+            return ": one row alone is a[None]"
     return ""

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.interchange import from_dataframe
 
-from handful.base.errors import HandfulError, did_you_mean
+from handful.base.errors import HandfulError, did_you_mean, some
 from handful.data.arrays import Arrays, Dense, Stored
 from handful.data.base import Column, Rows
 from handful.data.containers import plain_frame
@@ -189,6 +189,8 @@ def chosen(o: Options, names: Sequence[str]) -> dict[str, None]:
         if wanted not in there:
             how = ", not in any row: where its value is missing give None, null or an empty cell"
             lacks = f"{o.name} has no column '{wanted}'{how if wanted in o.schema else ''}"
+            if wanted in o.schema and list(names) == ["x"]:  # an array
+                lacks = f"{o.name} has no names of columns: give a DataFrame, or a dict, with {some(list(o.schema))}"
             raise HandfulError(f"{lacks}.{did_you_mean(wanted, names)}")
     return there if asked is None else {name: None for name in names if name in asked}
 
