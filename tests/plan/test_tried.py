@@ -102,7 +102,7 @@ def test_bce_with_logits_takes_class_ids():
 @pytest.mark.parametrize(
     ("model", "data", "loss", "words"),
     [
-        (nn.Linear(6, 1), X, lambda o, y: (o - y) ** 2, r"fails without a target.*pass \(x, x\)"),
+        (nn.Linear(6, 1), X, lambda o, y: (o - y) ** 2, r"fails without a target.*pass \(x, x\).*loss='model'"),
         (nn.Linear(6, 1), (X, Y), lambda o, y: o @ y[:, :3], r"fails on two rows \(output: float32 \[2, 1\], target"),
         (nn.Linear(6, 1), (X, Y), nn.GaussianNLLLoss(), "GaussianNLLLoss.* fails on two rows"),
         (nn.Linear(6, 3), (X, Y), nn.MSELoss(), "the model gives 3 numbers per row but the target 'y' is one"),
@@ -188,6 +188,8 @@ def test_tuples_of_a_collate_function_say_the_way_on():
 
     with pytest.raises(HandfulError, match=r"target is a tuple, as the collate function gives it: .* loss='model'"):
         handful.fit(Apart(6, 1), samples, loss="mse", **given)
+    with pytest.raises(HandfulError, match=r"target is a list, as the collate function gives it: .* loss='model'"):
+        handful.fit(Apart(6, 1), samples, loss="mse", **given | {"collate": lambda rows: [*map(list, zip(*rows))]})
     with pytest.raises(HandfulError, match=r"returns list, so its loss cannot be guessed.* loss='model'"):
         handful.fit(Apart(6, 1), samples, **given)
 

@@ -327,7 +327,7 @@ class DatasetRows(Source):
             return torch.tensor(pixels)
         except (TypeError, ValueError) as error:
             what = f"'{key}' of row {row} is a {type(value).__name__}"
-            raise NotNumbers(f"{self.name}: {what}, which cannot become a Tensor") from error
+            raise NotNumbers(f"{self.name}: {what}, which cannot become a Tensor (collate=... makes such)") from error
 
     def read(self, rows: Rows) -> dict[str, Value]:
         if self.collate is not None:

@@ -125,7 +125,8 @@ def loss_of(objective: Objective, sample: Batch, name: str, own: bool) -> None:
         if target is None:
             raise HandfulError(
                 f"the loss ({name}) fails without a target: there is no target column, so the loss receives None; name "
-                f"one, or pass (x, x) to learn x itself{_next_token(sample)} ({brief(error)})"
+                f"one, pass (x, x) to learn x itself{_next_token(sample)}, or loss='model' where the model makes its "
+                f"loss ({brief(error)})"
             ) from error
         if "does not require grad" in str(error):
             raise HandfulError(
@@ -152,7 +153,7 @@ def _next_token(sample: Batch) -> str:
 
 def _in_tuples(given: Mapping[str, object]) -> str:
     """The way on where a collate function left rows apart."""
-    apart = [f"{name} is a tuple" for name, v in given.items() if isinstance(v, tuple)]
+    apart = [f"{name} is a {type(v).__name__}" for name, v in given.items() if isinstance(v, tuple | list)]
     way = "let it return Tensors, or pass loss='model' for a model whose forward takes them so and makes its own loss"
     return f"; {', '.join(apart)}, as the collate function gives it: {way}" if apart else ""
 
