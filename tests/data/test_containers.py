@@ -166,7 +166,7 @@ def test_samples_of_several_inputs_beside_the_target():
         assert not isinstance(data, Named) or any(
             "cannot become Tensors (collate=... makes such): tags" in n for n in notes
         )
-    with pytest.raises(HandfulError, match="'tags' of row 0 is a list, which cannot become a Tensor .collate="):
+    with pytest.raises(HandfulError, match=r"'tags' of row 0 is a list, which cannot become a Tensor .collate="):
         handful.open(Named(), target="tags")
 
 
