@@ -221,7 +221,7 @@ def test_rows_of_one_length_are_those_of_training_that_had_many(ids, capsys):
     scored = run.evaluate(Samples(alike))["loss"]
     target = torch.tensor([k % 3 for k in alike])
     assert scored == pytest.approx(float(torch.nn.functional.cross_entropy(whole[list(alike)], target)), rel=1e-5)
-    assert run.history[-1]["valid_loss"] == pytest.approx(scored, rel=1e-5)
+    assert run.scores["valid_loss"] == pytest.approx(scored, rel=1e-5)
     if ids:
         with pytest.raises(HandfulError, match="is tensor"):
             run.outputs({"x": np.ones((2, 5))})
